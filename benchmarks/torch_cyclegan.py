@@ -1,0 +1,227 @@
+"""CycleGAN written plainly in PyTorch: what the tests and timings compare with.
+
+The losses, history pool and update of Zhu et al. 2017 (arXiv:1703.10593), on `torch_networks`.
+Nothing here knows of the JAX program: a configuration is anything with the attributes of
+`configs/default.py`, and pictures are [B, C, H, W] in [-1, 1].
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.torch_networks import build_discriminator, build_generator, initialise
+
+
+def adversarial(scores: Tensor, is_real: bool, mode: str) -> Tensor:
+    """Distance of scores from those of real or generated pictures: lsgan, vanilla or wgangp."""
+    if mode == "wgangp":
+        return -scores.mean() if is_real else scores.mean()
+    target = torch.full_like(scores, float(is_real))
+    if mode == "lsgan":
+        return functional.mse_loss(scores, target)
+    return functional.binary_cross_entropy_with_logits(scores, target)
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """Mean squared distance from 1 of the slope at mix * real + (1 - mix) * fake, mix [B]."""
+    share = mix.view(-1, 1, 1, 1)
+    between = (share * real + (1 - share) * fake).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+PoolDraws = Iterable[tuple[bool, int]]
+
+
+class ImagePool:
+    """Earlier generated pictures; which are shown again is drawn by the caller."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[Tensor] = []
+
+    def query(self, images: Tensor, draws: PoolDraws) -> Tensor:
+        """Takes new pictures [B, C, H, W] one by one and returns as many to train on.
+
+        Args:
+            images: new pictures.
+            draws: for each of them (use_old, index): once the pool is full, whether the picture at
+                `index` is returned and the new one put in its place. Ignored before.
+        """
+        returned = []
+        for image, (use_old, index) in zip(images, draws, strict=True):
+            if len(self.images) < self.size:
+                self.images.append(image.clone())
+                returned.append(image)
+            elif self.size and use_old:
+                returned.append(self.images[index])
+                self.images[index] = image.clone()
+            else:
+                returned.append(image)
+        return torch.stack(returned)
+
+
+@dataclass
+class Draws:
+    """The random part of one update.
+
+    Attributes:
+        pool_a: for each picture of the batch, see `ImagePool.query`.
+        pool_b: likewise.
+        mix: {a, b}, [B] in [0, 1], for wgangp's gradient penalty alone.
+    """
+
+    pool_a: PoolDraws
+    pool_b: PoolDraws
+    mix: dict[str, Tensor] = field(default_factory=dict)
+
+
+def draw(batch_size: int, pool_size: int, generator: torch.Generator) -> Draws:
+    """Draws as the original makes them; the mix on the CPU."""
+
+    def pool() -> list[tuple[bool, int]]:
+        use_old = torch.rand(batch_size, generator=generator) > 0.5
+        index = torch.randint(max(pool_size, 1), (batch_size,), generator=generator)
+        return list(zip(use_old.tolist(), index.tolist(), strict=True))
+
+    mix = {domain: torch.rand(batch_size, generator=generator) for domain in ("a", "b")}
+    return Draws(pool(), pool(), mix)
+
+
+class Trainer:
+    """The four networks, their two Adams and pools; `step` is one update of all.
+
+    The learning rate is constant. With `autocast_dtype` the networks compute in that type.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.autocast_dtype = autocast_dtype
+        channels = {"a": config.data.channels_a, "b": config.data.channels_b}
+        self.networks = nn.ModuleDict(
+            {
+                "gen_ab": build_generator(config, channels["a"], channels["b"]),
+                "gen_ba": build_generator(config, channels["b"], channels["a"]),
+                "disc_a": build_discriminator(config, channels["a"]),
+                "disc_b": build_discriminator(config, channels["b"]),
+            }
+        )
+        initialise(self.networks)
+        self.networks.to(self.device, dtype)
+        o = config.optimizer
+        self.optimizers = {
+            name: torch.optim.Adam(
+                self._parameters(kind), lr=o.learning_rate, betas=(o.beta1, o.beta2)
+            )
+            for name, kind in (("generators", "gen"), ("discriminators", "disc"))
+        }
+        self.pools = {domain: ImagePool(config.pool_size) for domain in ("a", "b")}
+
+    def step(self, real_a: Tensor, real_b: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """One update on pictures [B, C, H, W] of the trainer's device and type.
+
+        Returns:
+            The weighted losses before each update, on the device: `generators/adversarial_ab`,
+            `generators/cycle_a`, ..., `discriminators/a`, `discriminators/b`.
+        """
+        real = {"a": real_a, "b": real_b}
+        if self.config.update_first == "generators":
+            terms, fake = self._update_generators(real)
+            return terms | self._update_discriminators(real, fake, draws)
+        with torch.no_grad(), self._autocast():
+            fake = {"b": self.networks["gen_ab"](real_a), "a": self.networks["gen_ba"](real_b)}
+        terms = self._update_discriminators(real, fake, draws)
+        return terms | self._update_generators(real)[0]
+
+    def generator_losses(
+        self, real: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weighted terms of the generators' loss, and the fakes {a, b}."""
+        weights, networks = self.config.loss, self.networks
+        gen_ab, gen_ba = networks["gen_ab"], networks["gen_ba"]
+        fake = {"b": gen_ab(real["a"]), "a": gen_ba(real["b"])}
+        cycled = {"a": gen_ba(fake["b"]), "b": gen_ab(fake["a"])}
+        terms = {}
+        for direction, domain in (("ab", "b"), ("ba", "a")):
+            scores = networks[f"disc_{domain}"](fake[domain])
+            terms[f"adversarial_{direction}"] = weights.adversarial * adversarial(
+                scores, True, weights.mode
+            )
+        factors = {"a": weights.cycle_a, "b": weights.cycle_b}
+        for domain in ("a", "b"):
+            distance = functional.l1_loss(cycled[domain], real[domain])
+            terms[f"cycle_{domain}"] = factors[domain] * distance
+        if weights.identity > 0:
+            for domain, generator in (("a", gen_ba), ("b", gen_ab)):
+                distance = functional.l1_loss(generator(real[domain]), real[domain])
+                terms[f"identity_{domain}"] = weights.identity * factors[domain] * distance
+        return terms, fake
+
+    def discriminator_losses(
+        self, real: dict[str, Tensor], shown: dict[str, Tensor], mix: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The loss of each discriminator {a, b} on reals and on what the pools returned."""
+        weights = self.config.loss
+        terms = {}
+        for domain in ("a", "b"):
+            network = self.networks[f"disc_{domain}"]
+            on_real = adversarial(network(real[domain]), True, weights.mode)
+            on_fake = adversarial(network(shown[domain]), False, weights.mode)
+            terms[domain] = 0.5 * (on_real + on_fake)
+            if weights.mode == "wgangp":
+                share = mix[domain].to(real[domain])
+                penalty = gradient_penalty(network, real[domain], shown[domain], share)
+                terms[domain] = terms[domain] + weights.gradient_penalty * penalty
+        return terms
+
+    def _update_generators(
+        self, real: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        # Gradients of the discriminators' parameters are not needed here.
+        for parameter in self._parameters("disc"):
+            parameter.requires_grad_(False)
+        with self._autocast():
+            terms, fake = self.generator_losses(real)
+        losses = self._minimise("generators", terms)
+        for parameter in self._parameters("disc"):
+            parameter.requires_grad_(True)
+        return losses, {domain: picture.detach() for domain, picture in fake.items()}
+
+    def _update_discriminators(
+        self, real: dict[str, Tensor], fake: dict[str, Tensor], draws: Draws
+    ) -> dict[str, Tensor]:
+        shown = {
+            "a": self.pools["a"].query(fake["a"], draws.pool_a),
+            "b": self.pools["b"].query(fake["b"], draws.pool_b),
+        }
+        with self._autocast():
+            terms = self.discriminator_losses(real, shown, draws.mix)
+        return self._minimise("discriminators", terms)
+
+    def _minimise(self, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        return {f"{name}/{term}": value.detach() for term, value in terms.items()}
+
+    def _parameters(self, kind: str) -> list[nn.Parameter]:
+        names = [name for name in self.networks if name.startswith(kind)]
+        return [p for name in names for p in self.networks[name].parameters()]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)

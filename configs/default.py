@@ -1,0 +1,109 @@
+"""Every field there is, with the published CycleGAN's values; other files change only what differs.
+
+A run is started with `python main.py --config configs/NAME.py --workdir DIR`, and any field is
+overridden on the command line: `--config.batch_size=4 --config.data.crop_size=128`.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """The configuration of the original CycleGAN on horse2zebra."""
+    c = ConfigDict()
+
+    # Initial weights, data order, pool draws and dropout all follow from this number.
+    c.seed = 0
+    # Pairs per update over all devices together; the original trains with 1.
+    c.batch_size = 1
+    # Updates in the whole run. Unset: the epochs of `schedule` give the number.
+    c.num_steps = config_dict.placeholder(int)
+    # Arithmetic of the networks: float32, bfloat16 (parameters, norm statistics and losses stay
+    # float32), or float64 (for comparing implementations; slow).
+    c.precision = "float32"
+    # Work directory of another run to start from. The work directory's own checkpoint comes first.
+    c.init_from = ""
+
+    c.generator = g = ConfigDict()
+    g.variant = "resnet9"  # resnet3, resnet6, resnet9, unet128, unet256
+    g.width = 64  # channels of the first layer; deeper ones are multiples of it
+    g.norm = "instance"  # instance, batch (statistics of the batch, affine), none
+    g.dropout = 0.0  # rate inside residual blocks and the inner U-Net; the original's option is 0.5
+
+    c.discriminator = d = ConfigDict()
+    d.variant = "patch"  # patch (70x70 with 3 layers), pixel (1x1)
+    d.width = 64  # channels of the first layer
+    d.layers = 3  # strided layers of patch: 1 sees 16x16 pixels, 2 34x34, 3 70x70, 4 142x142
+    d.norm = "instance"  # instance, batch, none
+
+    c.init = i = ConfigDict()
+    i.name = "normal"  # normal, xavier, kaiming, orthogonal
+    i.gain = 0.02  # standard deviation for normal, factor for xavier and orthogonal
+
+    c.loss = ls = ConfigDict()
+    ls.mode = "lsgan"  # lsgan, vanilla (cross-entropy on logits), wgangp
+    ls.adversarial = 1.0  # weight
+    ls.cycle_a = 10.0  # weight of A -> B -> A
+    ls.cycle_b = 10.0  # weight of B -> A -> B
+    ls.identity = 0.5  # weight relative to the cycle's, as published; 0 leaves the term out
+    ls.gradient_penalty = 10.0  # weight; wgangp only
+
+    # Generated pictures that each discriminator may be shown again; 0 shows only the newest.
+    c.pool_size = 50
+    # Which networks move first on each batch: generators, discriminators.
+    c.update_first = "generators"
+
+    c.optimizer = o = ConfigDict()
+    o.learning_rate = 2e-4  # both Adams
+    o.beta1 = 0.5
+    o.beta2 = 0.999
+
+    c.schedule = s = ConfigDict()
+    s.name = "linear"  # linear, step, cosine, constant; changes once per epoch
+    s.constant_epochs = 100  # linear: at the full rate; the run has constant + decay epochs
+    s.decay_epochs = 100  # linear: on the way to zero
+    s.step_epochs = 50  # step: divided by 10 each time these have passed
+
+    c.data = da = ConfigDict()
+    # tfds (the published sets), folder (your own pictures), shapes (built in, drawn on the fly)
+    da.source = "tfds"
+    da.name = "horse2zebra"  # tfds: which of its cycle_gan sets
+    # tfds: where prepared sets are kept (empty: ~/tensorflow_datasets).
+    # folder: the folder that holds trainA, trainB, testA, testB (or list files trainA.txt, ...).
+    da.dir = ""
+    # folder: a domain's own folders or list files, comma-separated, instead of those under dir.
+    da.train_a = ""
+    da.train_b = ""
+    da.test_a = ""
+    da.test_b = ""
+    da.direction = "a_to_b"  # b_to_a swaps the two domains
+    da.channels_a = 3  # 1 turns pictures grey, 3 turns them into colour
+    da.channels_b = 3
+    da.bit_depth = 8  # bits per channel handed to the networks: 8 or 16
+    # resize_and_crop: to load_size x load_size, then a random crop. crop: the crop alone.
+    # scale_width: to width load_size, keeping proportions. scale_width_and_crop: both.
+    # none: only sides rounded to multiples of 4.
+    da.treatment = "resize_and_crop"
+    da.load_size = 286  # pixels
+    da.crop_size = 256  # pixels
+    da.flip = True  # mirror left to right with probability 1/2
+    da.pairing = "independent"  # independent: B is drawn at random; serial: A and B go in step
+    da.epoch = "larger"  # pairs in an epoch: as many as the larger set has, or the smaller
+    da.max_pictures = 0  # use only this many of each set, from the first; 0 uses all
+    da.skip_unreadable = False  # pass over a damaged picture with a warning instead of stopping
+    da.cache_gib = 4.0  # decoded and resized pictures kept in memory, per process
+    da.threads = 4  # decoding threads, per process
+    da.prefetch_batches = 4  # batches made ready ahead of the update
+    da.shapes_size = 64  # shapes: pixels of a side
+    da.shapes_train = 400  # shapes: training pictures of each domain
+    da.shapes_test = 64  # shapes: scenes whose both paintings are known
+
+    # All schedules count updates; 0 switches one off. The last step of a run always counts.
+    c.log_every_steps = 100
+    c.sample_every_steps = 1000
+    c.sample_pictures = 4  # rows of a sample strip, from the test set
+    c.evaluate_every_steps = 0  # needs a set with a truth: shapes
+    c.checkpoint_every_steps = 1000
+    c.checkpoints_to_keep = 3
+    c.profile_at_step = 0  # record a TensorBoard profile from this step on; 0 records none
+    c.profile_steps = 5
+    return c

@@ -1,0 +1,176 @@
+"""What is kept of a run: Orbax checkpoints of the train state, each with its configuration."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from cyclegan_jax import config as config_lib
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one work directory, in `WORKDIR/checkpoints/STEP`.
+
+    Saving is asynchronous: the state may be donated as soon as `save` returns, and `wait` comes
+    before leaving. A checkpoint appears under its name only when it is complete.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int | None = None, read_only: bool = False):
+        """Opens what is there; `keep` is how many of the newest stay."""
+        self.folder = workdir / "checkpoints"
+        self._keep = keep
+        self._read_only = read_only
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            create=not self._read_only,
+            read_only=self._read_only,
+            cleanup_tmp_directories=not self._read_only,
+        )
+        return ocp.CheckpointManager(self.folder.absolute(), options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, config: ConfigDict) -> None:
+        """Begins to write the state; does nothing where its step is already there.
+
+        Raises:
+            UserError: where this or the write before it failed, as on a full disk.
+        """
+        step = int(state.step)
+        if step in self.steps:
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config.to_dict())
+        )
+        try:
+            self._manager.save(step, args=items, force=True)
+        except Exception as error:
+            raise self._failure(error, step) from error
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk. Raises UserError as `save`."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failure(error, None) from error
+
+    def close(self) -> None:
+        """Ends Orbax's threads."""
+        self._manager.close()
+
+    def restore(self, template: TrainState, config: ConfigDict) -> TrainState | None:
+        """The newest state that can be read, on all devices; None where there never was one.
+
+        A damaged checkpoint is moved aside, to `damaged/STEP`, with a warning, and the one before
+        it is tried.
+
+        Args:
+            template: a state, or the shapes of one, of this configuration.
+            config: of the run that goes on.
+
+        Raises:
+            UserError: for checkpoints of another architecture, or where all are damaged.
+        """
+        steps = self.steps
+        for step in reversed(steps):
+            try:
+                return self.restore_step(step, template, config)
+            except DamagedCheckpointError as error:
+                if self._read_only:
+                    logging.warning("%s; trying the one before", error)
+                else:
+                    logging.warning("%s; moved to %s", error, self._set_aside(step))
+        if steps:
+            raise UserError(f"{self.folder}: none of its checkpoints {steps} can be read")
+        return None
+
+    def restore_step(self, step: int, template: Any, config: ConfigDict) -> Any:
+        """What that step holds, in the shape of the template.
+
+        Raises:
+            UserError: for networks of another architecture.
+            DamagedCheckpointError: where it cannot be read.
+        """
+        stored = self.read_config(step)
+        where = f"checkpoint {self.folder / str(step)}"
+        config_lib.check_same_architecture(config, stored, where)
+        everywhere = NamedSharding(Mesh(np.array(jax.devices()), "devices"), PartitionSpec())
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), template
+        )
+        try:
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+            state = self._manager.restore(step, args=items)["state"]
+        except Exception as error:
+            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
+        return state
+
+    def restore_params(self, config: ConfigDict) -> tuple[int, dict[str, Any]]:
+        """The networks of the newest checkpoint that can be read, whatever else is in it.
+
+        Args:
+            config: of the run that will use them.
+
+        Returns:
+            Its step, and {gen_ab, gen_ba, disc_a, disc_b}.
+
+        Raises:
+            UserError: where there is no checkpoint, or one of another architecture.
+        """
+        for step in reversed(self.steps):
+            try:
+                shapes = self._manager.item_metadata(step)["state"]
+                return step, self.restore_step(step, shapes, config)["params"]
+            except DamagedCheckpointError as error:
+                logging.warning("%s; trying the one before", error)
+        raise UserError(f"{self.folder}: no checkpoint that can be read")
+
+    def read_config(self, step: int) -> ConfigDict:
+        """The configuration stored with a step."""
+        where = f"checkpoint {self.folder / str(step)}"
+        try:
+            items = ocp.args.Composite(config=ocp.args.JsonRestore())
+            values: dict[str, Any] = self._manager.restore(step, args=items)["config"]
+        except Exception as error:
+            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
+        return config_lib.from_dict(values, where)
+
+    def _set_aside(self, step: int) -> Path:
+        """Moves a checkpoint out of the way, so that its step can be saved anew."""
+        target = self.folder.parent / "damaged" / str(step)
+        while target.exists():
+            target = target.with_name(target.name + "_")
+        target.parent.mkdir(exist_ok=True)
+        if jax.process_index() == 0:
+            shutil.move(self.folder / str(step), target)
+        self._manager.close()
+        self._manager = self._open()
+        return target
+
+    def _failure(self, error: Exception, step: int | None) -> UserError:
+        which = "a checkpoint" if step is None else f"checkpoint {step}"
+        good = f"the last good one is {self.steps[-1]}" if self.steps else "there is none yet"
+        return UserError(f"{self.folder}: {which} could not be written ({_short(error)}); {good}")
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint that is there but cannot be read."""
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."

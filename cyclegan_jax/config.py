@@ -1,0 +1,257 @@
+"""Configurations at the edge: from the command line, checked before compiling, kept as JSON."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs import default
+from cyclegan_jax.data import DATA_CHOICES
+from cyclegan_jax.discriminators import DISCRIMINATORS, check_discriminator_size
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.generators import GENERATORS, check_generator_size
+from cyclegan_jax.layers import INITIALIZERS, NORMS
+from cyclegan_jax.losses import MODES
+from cyclegan_jax.schedules import SCHEDULES, total_epochs
+from cyclegan_jax.state import PRECISIONS, build_networks
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "precision": PRECISIONS,
+    "generator.variant": tuple(GENERATORS),
+    "generator.norm": NORMS,
+    "discriminator.variant": DISCRIMINATORS,
+    "discriminator.norm": NORMS,
+    "init.name": INITIALIZERS,
+    "loss.mode": MODES,
+    "update_first": ("generators", "discriminators"),
+    "schedule.name": SCHEDULES,
+    **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
+}
+
+# Smallest allowed value of the numbers for which 0 makes no sense; the others must be at least 0.
+AT_LEAST: dict[str, float] = {
+    "batch_size": 1,
+    "num_steps": 1,
+    "generator.width": 1,
+    "discriminator.width": 1,
+    "discriminator.layers": 1,
+    "schedule.step_epochs": 1,
+    "data.channels_a": 1,
+    "data.channels_b": 1,
+    "data.load_size": 1,
+    "data.crop_size": 1,
+    "data.threads": 1,
+    "data.prefetch_batches": 1,
+    "data.shapes_size": 16,
+    "data.shapes_train": 1,
+    "data.shapes_test": 1,
+    "sample_pictures": 1,
+    "checkpoints_to_keep": 1,
+    "profile_steps": 1,
+}
+
+# What decides the shape of the state: a run cannot go on with another value.
+ARCHITECTURE = (
+    "generator.variant",
+    "generator.width",
+    "generator.norm",
+    "discriminator.variant",
+    "discriminator.width",
+    "discriminator.layers",
+    "discriminator.norm",
+    "data.channels_a",
+    "data.channels_b",
+)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted name: value} of a configuration's fields, in order."""
+    flat: dict[str, Any] = {}
+    for name in config:
+        value = config[name]
+        if isinstance(value, ConfigDict | dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """`flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
+    try:
+        remaining = flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        known = flatten(default.get_config())
+        for arg in argv[1:]:
+            field = arg.lstrip("-").removeprefix("config.").split("=")[0]
+            if arg.lstrip("-").startswith("config.") and field not in known:
+                raise UserError(_unknown(field, known)) from error
+        raise UserError(f"command line: {_one_line(error)}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"command line: {_one_line(error)}") from error
+    if len(remaining) > 1:
+        raise UserError(f"command line: {remaining[1]!r} is not a flag; flags start with --")
+    return remaining
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for the first field that is unknown, ill-typed, or out of its range."""
+    known = flatten(default.get_config())
+    given = flatten(config)
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(_unknown(name, known))
+        _check_type(name, value, known[name])
+    for name in known:
+        if name not in given:
+            raise UserError(f"config.{name} is missing; configs/default.py says what it means")
+    for name, choices in CHOICES.items():
+        if given[name] not in choices:
+            listed = ", ".join(map(str, choices))
+            raise UserError(f"config.{name} is {given[name]!r}; choose from {listed}")
+    for name, value in given.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            least = AT_LEAST.get(name, 0)
+            if not value >= least or value == float("inf"):
+                raise UserError(f"config.{name} is {value}; it must be at least {least}")
+    _check_together(config)
+
+
+def _check_together(config: ConfigDict) -> None:
+    if config.generator.dropout >= 1:
+        raise UserError(
+            f"config.generator.dropout is {config.generator.dropout}; it must be below 1"
+        )
+    for name in ("beta1", "beta2"):
+        if config.optimizer[name] >= 1:
+            raise UserError(
+                f"config.optimizer.{name} is {config.optimizer[name]}; it must be below 1"
+            )
+    if config.loss.identity > 0 and config.data.channels_a != config.data.channels_b:
+        raise UserError(
+            "config.loss.identity needs domains of as many channels: data.channels_a is "
+            f"{config.data.channels_a}, data.channels_b {config.data.channels_b}; set it to 0"
+        )
+    if config.num_steps is None and total_epochs(config) < 1:
+        raise UserError(
+            "config.schedule: constant_epochs + decay_epochs must be at least 1, or set num_steps"
+        )
+    crops = config.data.treatment in ("resize_and_crop", "scale_width_and_crop")
+    if crops and config.data.crop_size > config.data.load_size:
+        raise UserError(
+            f"config.data.crop_size is {config.data.crop_size}; it must be at most data.load_size, "
+            f"{config.data.load_size}"
+        )
+    if config.evaluate_every_steps:
+        data = config.data
+        if (data.source, data.channels_a, data.channels_b, data.bit_depth) != ("shapes", 3, 3, 8):
+            raise UserError(
+                "config.evaluate_every_steps needs pictures whose true translation is known: set "
+                "it to 0, or data.source to shapes with 3 channels of 8 bits"
+            )
+        check_picture_size(config, data.shapes_size, data.shapes_size)
+    devices = jax.device_count()
+    if config.batch_size % devices:
+        raise UserError(
+            f"config.batch_size is {config.batch_size}; it must be a multiple of the {devices} "
+            "devices (CUDA_VISIBLE_DEVICES chooses fewer)"
+        )
+
+
+def check_picture_size(config: ConfigDict, height: int, width: int) -> None:
+    """Raises UserError unless all four networks take training pictures of this size."""
+    networks = build_networks(config)
+    try:
+        check_generator_size(networks.gen_ab, height, width)
+        check_discriminator_size(networks.disc_a, height, width)
+    except UserError as error:
+        raise UserError(f"{error}; data.treatment and data.crop_size decide the size") from None
+
+
+def check_same_architecture(config: ConfigDict, stored: ConfigDict, where: str) -> None:
+    """Raises UserError where the networks differ; `where` names the stored configuration."""
+    given, kept = flatten(config), flatten(stored)
+    different = [n for n in ARCHITECTURE if given[n] != kept[n]]
+    if different:
+        listed = ", ".join(f"{n} {kept[n]!r} (now {given[n]!r})" for n in different)
+        raise UserError(f"{where} holds another architecture: {listed}")
+
+
+def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
+    """'name: was X, is Y' for each field in which two configurations differ."""
+    given, kept = flatten(config), flatten(stored)
+    return [f"{n}: was {kept[n]!r}, is {given[n]!r}" for n in given if given[n] != kept[n]]
+
+
+def to_json(config: ConfigDict) -> str:
+    """JSON text of all fields."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_dict(values: dict[str, Any], where: str) -> ConfigDict:
+    """A configuration from stored fields; those it lacks, of an older version, get the default.
+
+    Raises:
+        UserError: on fields that this version does not know; `where` says whose they are.
+    """
+    config = default.get_config()
+    known = flatten(config)
+    for name, value in flatten(values).items():
+        if name not in known:
+            raise UserError(f"{where}: {_unknown(name, known)}")
+        node = config
+        *path, last = name.split(".")
+        for part in path:
+            node = node[part]
+        try:
+            node[last] = value
+        except TypeError as error:
+            raise UserError(f"{where}: config.{name}: {_one_line(error)}") from error
+    return config
+
+
+def read_json(path: Path) -> ConfigDict:
+    """The configuration in a file that `to_json` made."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable configuration: {_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a configuration: a JSON object was expected")
+    return from_dict(values, str(path))
+
+
+def _check_type(name: str, value: Any, example: Any) -> None:
+    expected = int if name == "num_steps" else type(example)
+    if name == "num_steps" and value is None:
+        return
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if type(value) is not expected:
+        raise UserError(
+            f"config.{name} is {value!r}; a value of type {expected.__name__} was expected, "
+            f"as {example!r}"
+        )
+
+
+def _unknown(name: str, known: dict[str, Any]) -> str:
+    """The message for a field that does not exist, with the nearest that does."""
+    by_last = {full.split(".")[-1]: full for full in known}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near += [by_last[m] for m in difflib.get_close_matches(name.split(".")[-1], by_last, n=1)]
+    if not near:
+        return f"config.{name} is not a field; configs/default.py lists them all"
+    best = max(near, key=lambda full: difflib.SequenceMatcher(None, name, full).ratio())
+    return (
+        f"config.{name} is not a field; the nearest is config.{best} (configs/default.py lists all)"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,30 @@
+"""Sources of pictures, their treatment, and the batches that the update is fed with."""
+
+from cyclegan_jax.data.batches import TrainBatches, picture_size, test_pictures, train_batches
+from cyclegan_jax.data.pairs import EPOCHS, PAIRINGS, pairs_per_epoch
+from cyclegan_jax.data.sources import DIRECTIONS, SOURCES, Source, load_sources
+from cyclegan_jax.data.treatments import BIT_DEPTHS, CHANNELS, TREATMENTS, Treatment
+
+__all__ = [
+    "DATA_CHOICES",
+    "Source",
+    "TrainBatches",
+    "Treatment",
+    "load_sources",
+    "pairs_per_epoch",
+    "picture_size",
+    "test_pictures",
+    "train_batches",
+]
+
+# Fields of the configuration's `data` whose values are chosen from a list.
+DATA_CHOICES: dict[str, tuple[str, ...] | tuple[int, ...]] = {
+    "source": SOURCES,
+    "direction": DIRECTIONS,
+    "channels_a": CHANNELS,
+    "channels_b": CHANNELS,
+    "bit_depth": BIT_DEPTHS,
+    "treatment": TREATMENTS,
+    "pairing": PAIRINGS,
+    "epoch": EPOCHS,
+}

@@ -1,0 +1,150 @@
+"""Pictures of one's own: folders, nested or several per domain, and files that list them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.images import read_image, read_size
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm")
+
+
+class FolderSource:
+    """Picture files, decoded when asked for (the protocol of `sources.Source`)."""
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = tuple(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_image(self.files[index])
+
+    def name(self, index: int) -> str:
+        """The file's path."""
+        return str(self.files[index])
+
+    def picture_size(self, index: int) -> tuple[int, int]:
+        """Height and width from the file's header; UserError where it cannot be read."""
+        return read_size(self.files[index])
+
+
+def folder_source(data: Any, split: str, domain: str) -> FolderSource | None:
+    """The pictures of one split and domain.
+
+    They come from the folders and list files that `data.train_a` (`train_b`, `test_a`, `test_b`)
+    names, comma-separated, or else from the list file `trainA.txt` under `data.dir`, or else from
+    the folder `trainA` there. Folders are searched with all that is below them, in the order of
+    the names, whatever the file system's; hidden files and those without a picture's suffix are
+    passed over. A list file has one path per line, relative to the folder it lies in; blank lines
+    and lines from # on are left out, and the order is kept.
+
+    Args:
+      data: the `data` part of the configuration.
+      split: train or test.
+      domain: a or b, as the folders are named.
+
+    Returns:
+      The source, its first `data.max_pictures` pictures where that is set; None for a test split
+      of which `data.dir` holds nothing.
+
+    Raises:
+      UserError: a place that is named is missing, empty or not readable.
+    """
+    field = f"{split}_{domain}"
+    given = [place.strip() for place in getattr(data, field).split(",") if place.strip()]
+    if given:
+        places = [Path(place).expanduser() for place in given]
+    else:
+        place = _under_root(data.dir, split, domain)
+        if place is None:
+            return None
+        field, places = "dir", [place]
+    files = [file for place in places for file in _files_of(place, f"data.{field}")]
+    return FolderSource(files[: data.max_pictures or None])
+
+
+def _under_root(root: str, split: str, domain: str) -> Path | None:
+    """The list file or folder of a split under `data.dir`."""
+    name = f"{split}{domain.upper()}"
+    if not root:
+        if split == "test":
+            return None
+        raise UserError(
+            f"data.dir is empty: expected the folder that holds trainA and trainB, "
+            f"or data.{split}_{domain} naming the folder itself"
+        )
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data.dir={root}: there is no such folder")
+    for place in (folder / f"{name}.txt", folder / name):
+        if place.exists():
+            return place
+    if split == "test":
+        return None
+    raise UserError(
+        f"data.dir={root}: expected the folder {name} or the list file {name}.txt in it, "
+        f"or data.{split}_{domain} naming another folder"
+    )
+
+
+def _files_of(place: Path, field: str) -> list[Path]:
+    """The pictures of one folder or list file, in order; at least one."""
+    if place.is_dir():
+        files = _search(place, field)
+        looked_for = f"files ending in {' '.join(s[1:] for s in SUFFIXES)}, also in folders below"
+    elif place.suffix.lower() in SUFFIXES:
+        raise UserError(f"{field}: {place} is a picture; expected a folder or a list file")
+    elif place.is_file():
+        files = _read_list(place, field)
+        looked_for = "one path of a picture per line"
+    else:
+        raise UserError(f"{field}: there is no folder or list file {place}")
+    if not files:
+        raise UserError(f"{field}: no pictures in {place} (looked for {looked_for})")
+    return files
+
+
+def _search(folder: Path, field: str) -> list[Path]:
+    """Picture files in a folder and below, sorted by their path in it; links are followed."""
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{field}: {error.filename} cannot be read: {error.strerror}") from error
+
+    files, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link back to a folder above would go round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _read_list(path: Path, field: str) -> list[Path]:
+    """The files that a list names, in its order."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{field}: the list file {path} cannot be read: {error}") from error
+    files = []
+    for number, line in enumerate(lines, start=1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        file = path.parent / Path(entry).expanduser()
+        if not file.is_file():
+            raise UserError(f"{field}: {path} names in line {number} {file}, which is not there")
+        files.append(file)
+    return files

@@ -1,0 +1,84 @@
+"""The history pool: discriminators are also shown pictures from earlier updates.
+
+After Shrivastava et al. 2017 (arXiv:1612.07828) and the original CycleGAN. A pool is a pytree that
+lives in the train state; asking it is a pure function.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Pool(flax.struct.PyTreeNode):
+    """Pictures generated earlier.
+
+    Attributes:
+        images: [size, H, W, C]; those from `count` on are blank.
+        count: how many places are taken, an int32 scalar.
+    """
+
+    images: Array
+    count: Array
+
+
+class Draws(flax.struct.PyTreeNode):
+    """The random part of asking a full pool, for a batch of B.
+
+    Attributes:
+        exchange: bool [B]; whether an older picture is returned and the new one takes its place.
+        index: int32 [B] in [0, size); which one.
+    """
+
+    exchange: Array
+    index: Array
+
+
+def create(size: int, picture_shape: tuple[int, int, int], dtype: jnp.dtype) -> Pool:
+    """An empty pool for `size` pictures [H, W, C]; size 0 makes `query` return what it is given."""
+    return Pool(jnp.zeros((size, *picture_shape), dtype), jnp.zeros((), jnp.int32))
+
+
+def draw(key: Array, batch_size: int, size: int) -> Draws:
+    """The draws that `query` makes with this key, for a pool of at least one place."""
+    exchange_key, index_key = jax.random.split(key)
+    return Draws(
+        jax.random.bernoulli(exchange_key, 0.5, (batch_size,)),
+        jax.random.randint(index_key, (batch_size,), 0, size, jnp.int32),
+    )
+
+
+def query(pool: Pool, images: Array, key: Array) -> tuple[Pool, Array]:
+    """Shows new pictures to the pool, one after the other, and returns what to train on.
+
+    While places are free, a picture takes the next one and is returned itself. In a full pool, with
+    probability 1/2, an older picture is returned and the new one takes its place; otherwise the new
+    one is returned and forgotten.
+
+    Args:
+        pool: as it was.
+        images: [B, H, W, C] of the pool's picture shape.
+        key: for `draw`.
+
+    Returns:
+        The pool as it is now, and pictures [B, H, W, C].
+    """
+    size = pool.images.shape[0]
+    if size == 0:
+        return pool, images
+
+    def show(pool: Pool, new: tuple[Array, Array, Array]) -> tuple[Pool, Array]:
+        image, exchange, index = new
+        filling = pool.count < size
+        place = jnp.where(filling, pool.count, index)
+        older = jax.lax.dynamic_index_in_dim(pool.images, place, keepdims=False)
+        # Where nothing changes the place is written with what it holds: a write to one place can
+        # be done in the donated buffer, a choice between two pools would copy it.
+        stored = jnp.where(filling | exchange, image, older)
+        returned = jnp.where(filling | ~exchange, image, older)
+        stored_images = jax.lax.dynamic_update_index_in_dim(pool.images, stored, place, 0)
+        return Pool(stored_images, pool.count + filling), returned
+
+    draws = draw(key, images.shape[0], size)
+    return jax.lax.scan(show, pool, (images.astype(pool.images.dtype), draws.exchange, draws.index))

@@ -1,0 +1,224 @@
+"""The layers that all networks are made of: convolutions, norms, initialisers, dropout.
+
+Convolution kernels are stored as [height, width, in, out]; pictures are [B, H, W, C].
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cyclegan_jax import convolutions
+
+NORMS = ("instance", "batch", "none")
+INITIALIZERS = ("normal", "xavier", "kaiming", "orthogonal")
+
+Array = jax.Array
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all layers of a network have in common.
+
+    Attributes:
+        norm: one of `NORMS`. Instance norm has no scale or offset; batch norm has both and uses the
+            statistics of the batch, in training and after it.
+        init: one of `INITIALIZERS`.
+        gain: standard deviation of `normal`, factor of `xavier` and `orthogonal`.
+        dtype: of activations and convolutions. Parameters are float32, or float64 with it.
+        axis_name: the device axis that a batch is split over, if any. Batch statistics and dropout
+            masks are then those of the whole batch.
+    """
+
+    norm: str = "instance"
+    init: str = "normal"
+    gain: float = 0.02
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @property
+    def param_dtype(self) -> Any:
+        """Type of the parameters."""
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    @property
+    def norm_replaces_bias(self) -> bool:
+        """Whether convolutions before a norm go without bias, as in the original."""
+        return self.norm != "instance"
+
+
+def initializer(name: str, gain: float, *, transposed: bool = False) -> Callable[..., Array]:
+    """An initialiser for kernels [h, w, in, out] with the fans that PyTorch counts.
+
+    PyTorch stores a transposed convolution as [in, out, h, w] and takes the second axis for the
+    incoming one, so the two fans change places there; the original's networks inherit that.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        height, width, channels_in, channels_out = shape
+        fan_in, fan_out = height * width * channels_in, height * width * channels_out
+        if transposed:
+            fan_in, fan_out = fan_out, fan_in
+        if name == "orthogonal":
+            axis = 2 if transposed else 3
+            return nn.initializers.orthogonal(gain, column_axis=axis)(key, shape, dtype)
+        deviation = {
+            "normal": gain,
+            "xavier": gain * math.sqrt(2.0 / (fan_in + fan_out)),
+            "kaiming": math.sqrt(2.0 / fan_in),
+        }[name]
+        return deviation * jax.random.normal(key, tuple(shape), dtype)
+
+    return init
+
+
+class Conv(nn.Module):
+    """Convolution of a square kernel with explicit padding, as PyTorch's Conv2d.
+
+    Attributes:
+        features: output channels.
+        size: side of the kernel.
+        stride: 1 or 2.
+        padding: pixels on every side, or ((top, bottom), (left, right)).
+        pad_mode: zero or reflect.
+        use_bias: whether an offset, 0 at first, is added.
+    """
+
+    features: int
+    size: int
+    style: Style
+    stride: int = 1
+    padding: int | Padding = 0
+    pad_mode: Literal["zero", "reflect"] = "zero"
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, H', W', features], in the style's dtype."""
+        style = self.style
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        init = initializer(style.init, style.gain)
+        kernel = self.param("kernel", init, shape, style.param_dtype)
+        pad = self.padding
+        if isinstance(pad, int):
+            pad = ((pad, pad), (pad, pad))
+        y = convolutions.convolve(
+            x.astype(style.dtype),
+            kernel.astype(style.dtype),
+            stride=self.stride,
+            padding=pad,
+            pad_mode=self.pad_mode,
+        )
+        return _add_bias(self, y) if self.use_bias else y
+
+
+class UpConv(nn.Module):
+    """Transposed convolution of stride 2 that doubles height and width.
+
+    Attributes:
+        features: output channels.
+        size: side of the kernel, 3 or 4.
+        crop: rows and columns dropped at the start and at the end of the full result. (1, 0) for
+            size 3 is PyTorch's padding 1 with output padding 1; (1, 1) for size 4 its padding 1;
+            (0, 1) for size 3 is the SAME of Keras and Paddle.
+        use_bias: whether an offset, 0 at first, is added.
+    """
+
+    features: int
+    size: int
+    style: Style
+    crop: tuple[int, int] = (1, 0)
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, 2H, 2W, features], in the style's dtype."""
+        style = self.style
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        init = initializer(style.init, style.gain, transposed=True)
+        kernel = self.param("kernel", init, shape, style.param_dtype)
+        y = convolutions.convolve_transposed(
+            x.astype(style.dtype), kernel.astype(style.dtype), crop=self.crop
+        )
+        return _add_bias(self, y) if self.use_bias else y
+
+
+def _add_bias(layer: Conv | UpConv, y: Array) -> Array:
+    dtype = layer.style.param_dtype
+    bias = layer.param("bias", nn.initializers.zeros_init(), (layer.features,), dtype)
+    return y + bias.astype(y.dtype)
+
+
+class Norm(nn.Module):
+    """Instance norm, batch norm or nothing, by the style; epsilon 1e-5, biased variance."""
+
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to the same shape and dtype; statistics are at least float32."""
+        style = self.style
+        if style.norm == "none":
+            return x
+        if style.norm == "instance":
+            return convolutions.normalise(x, axes=(1, 2), epsilon=1e-5)
+        wide = x.astype(style.param_dtype)
+        mean = _over_devices(wide.mean((0, 1, 2)), style.axis_name)
+        variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.axis_name)
+
+        def scale_init(key: Array, shape: Sequence[int], dtype: Any) -> Array:
+            return 1.0 + 0.02 * jax.random.normal(key, tuple(shape), dtype)
+
+        channels = (x.shape[-1],)
+        scale = self.param("scale", scale_init, channels, style.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), channels, style.param_dtype)
+        y = (wide - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + bias
+        return y.astype(x.dtype)
+
+
+class Dropout(nn.Module):
+    """Zeroes a share of the values and scales the others up, where a `dropout` key is given."""
+
+    rate: float
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to the same shape and dtype; unchanged after training."""
+        if self.rate == 0.0 or not self.has_rng("dropout"):
+            return x
+
+        def draw(shape: tuple[int, ...]) -> Array:
+            return jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
+
+        kept = draw_for_batch(draw, x.shape, self.style.axis_name)
+        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+
+
+def draw_for_batch(
+    draw: Callable[[tuple[int, ...]], Array], shape: Sequence[int], axis_name: str | None
+) -> Array:
+    """What `draw` gives for the whole batch, cut down to this device's rows.
+
+    Drawing for all and keeping one's own makes random numbers independent of how many devices a
+    batch is split over. `shape` is that of this device's share, rows first.
+    """
+    if axis_name is None:
+        return draw(tuple(shape))
+    rows = shape[0]
+    whole = draw((rows * jax.lax.axis_size(axis_name), *shape[1:]))
+    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(axis_name) * rows, rows)
+
+
+def _over_devices(value: Array, axis_name: str | None) -> Array:
+    return value if axis_name is None else jax.lax.pmean(value, axis_name)
+
+
+def leaky_relu(x: Array) -> Array:
+    """Slope 0.2 below zero, as in every discriminator here."""
+    return nn.leaky_relu(x, 0.2)

@@ -1,0 +1,59 @@
+"""The losses of CycleGAN as pure functions. Every one returns a scalar mean, without weights."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+MODES = ("lsgan", "vanilla", "wgangp")
+
+Array = jax.Array
+
+
+def adversarial(scores: Array, is_real: bool, mode: str) -> Array:
+    """How far scores are from those of real (or generated) pictures.
+
+    Args:
+        scores: unbounded, any shape.
+        is_real: what the scores should say. A generator asks for True on its own pictures.
+        mode: lsgan, mean squared distance to 1 or 0 (Mao et al. 2017); vanilla, cross-entropy on
+            the scores as logits (Goodfellow et al. 2014); wgangp, minus or plus the mean score
+            (Gulrajani et al. 2017).
+    """
+    if mode == "lsgan":
+        return jnp.mean(jnp.square(scores - (1.0 if is_real else 0.0)))
+    if mode == "vanilla":
+        labels = jnp.full_like(scores, 1.0 if is_real else 0.0)
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, labels))
+    if mode == "wgangp":
+        return -jnp.mean(scores) if is_real else jnp.mean(scores)
+    raise ValueError(f"mode is {mode!r}; choose from {', '.join(MODES)}")
+
+
+def absolute_difference(x: Array, y: Array) -> Array:
+    """Mean absolute difference of two pictures: the cycle and the identity loss."""
+    if x.shape != y.shape:
+        raise ValueError(f"shapes differ: {x.shape} and {y.shape}")
+    return jnp.mean(jnp.abs(x - y))
+
+
+def gradient_penalty(
+    discriminate: Callable[[Array], Array], real: Array, fake: Array, mix: Array
+) -> Array:
+    """Mean squared distance from 1 of the scores' slope between real and generated pictures.
+
+    Args:
+        discriminate: pictures [B, H, W, C] to scores.
+        real: [B, H, W, C].
+        fake: [B, H, W, C].
+        mix: [B], uniform in [0, 1]: the share of the real picture in each point that is tried.
+
+    Follows Gulrajani et al. 2017, equation 3; the scores of a picture are summed.
+    """
+    share = mix[:, None, None, None]
+    between = share * real + (1.0 - share) * fake
+    slope = jax.grad(lambda x: jnp.sum(discriminate(x)))(between)
+    # The small number keeps the root's own slope finite where the scores are flat.
+    length = jnp.sqrt(jnp.sum(jnp.square(slope), axis=(1, 2, 3)) + 1e-16)
+    return jnp.mean(jnp.square(length - 1.0))

@@ -1,0 +1,208 @@
+"""What a run shows of itself: metrics, samples, and figures against a known truth."""
+
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+from absl import logging
+from clu import metric_writers
+from ml_collections import ConfigDict
+
+from cyclegan_jax import config as config_lib
+from cyclegan_jax import data, images
+from cyclegan_jax.data.shapes import ShapesSource
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import truth
+from cyclegan_jax.inference import translate
+from cyclegan_jax.state import TrainState, build_networks, count_parameters
+from cyclegan_jax.step import Metrics
+
+Pictures = np.ndarray
+
+
+class Report:
+    """Writes to the log, TensorBoard and the work directory; only process 0 does."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, num_steps: int):
+        """Loads the pictures that samples are made of, and the evaluated set where there is one."""
+        self.workdir = workdir
+        self._config = config
+        self.is_writer = jax.process_index() == 0
+        self.writer = metric_writers.create_default_writer(
+            str(workdir), just_logging=not self.is_writer, asynchronous=False
+        )
+        self._networks = build_networks(config)
+        self._num_steps = num_steps
+        self._last_flush: tuple[int, float] | None = None
+        self._profiling = False
+        self._pending: list[tuple[int, Metrics]] = []
+        tests = data.load_sources(config.data, "test")
+        trains = data.load_sources(config.data, "train")
+        self.shown = {
+            domain: data.test_pictures(config, test or train, config.sample_pictures, domain=domain)
+            for domain, test, train in zip(("a", "b"), tests, trains, strict=True)
+        }
+        if config.evaluate_every_steps:
+            self._scenes = cast(tuple[ShapesSource, ShapesSource], tests)
+            self._evaluated = {
+                domain: np.stack([scenes[i] for i in range(len(scenes))])
+                for domain, scenes in zip(("a", "b"), self._scenes, strict=True)
+            }
+
+    def start(self, state: TrainState) -> None:
+        """Says what is trained; in a new run also what the untrained networks score."""
+        config = config_lib.flatten(self._config)
+        self.writer.write_hparams({name: str(value) for name, value in config.items()})
+        for name, params in state.params.items():
+            logging.info("%s has %s parameters", name, f"{count_parameters(params):,}")
+        if self._config.evaluate_every_steps and int(state.step) == 0:
+            self.evaluate(state)
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Takes an update's metrics, which stay on the device until `flush`."""
+        self._pending.append((step, metrics))
+        self._profile(step)
+
+    def flush(self) -> None:
+        """Writes the means since the last time, with the speed and the time left.
+
+        Raises:
+            UserError: where a metric is not finite, naming the first such step and metric.
+        """
+        if not self._pending:
+            return
+        steps, metrics = zip(*self._pending, strict=True)
+        self._pending.clear()
+        fetched = jax.device_get(metrics)
+        for step, values in zip(steps, fetched, strict=True):
+            for name, value in values.items():
+                if not np.isfinite(value):
+                    raise UserError(
+                        f"{name} is {value} at step {step}: the run stops, its checkpoints are "
+                        "from before; a lower optimizer.learning_rate or float32 may help"
+                    )
+        means = {name: float(np.mean([v[name] for v in fetched])) for name in fetched[0]}
+        # A rate that changed in between is reported as it now is.
+        means["learning_rate"] = float(fetched[-1]["learning_rate"])
+        self.writer.write_scalars(steps[-1], means)
+        self._report_speed(steps[-1])
+
+    def samples(self, state: TrainState) -> dict[str, Path]:
+        """Saves strips (real, translated, back, identity) of both directions as PNG.
+
+        Returns:
+            {a_to_b, b_to_a}: where they lie.
+        """
+        params = _one_device(state.params)
+        step = int(state.step)
+        paths = {}
+        for source, target in (("a", "b"), ("b", "a")):
+            there, back = f"gen_{source}{target}", f"gen_{target}{source}"
+            real = self.shown[source]
+            rows = []
+            for picture in real:
+                x = images.to_float(picture[None])
+                fake = self._apply(there, params, x)
+                made = [fake, self._apply(back, params, fake)]
+                if self.shown["a"].shape[-1] == self.shown["b"].shape[-1]:
+                    made.append(self._apply(back, params, x))
+                rows.append([picture, *(images.to_uint8(np.asarray(m[0])) for m in made)])
+            grid = images.strip(rows)
+            name = f"{source}_to_{target}"
+            paths[name] = self.workdir / "samples" / f"{step:08d}_{name}.png"
+            paths[name].parent.mkdir(exist_ok=True)
+            images.write_image(paths[name], grid)
+            self.writer.write_images(step, {f"samples/{name}": grid[None]})
+        return paths
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Figures of the translations of the test set, into `evaluation/STEP.json` as well."""
+        params = _one_device(state.params)
+        step = int(state.step)
+        fake_b = self._translate_all("gen_ab", params, self._evaluated["a"])
+        fake_a = self._translate_all("gen_ba", params, self._evaluated["b"])
+        figures = truth.shapes_figures(fake_b, fake_a, *self._scenes)
+        self.writer.write_scalars(step, figures)
+        path = evaluation_path(self.workdir, step)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+        return figures
+
+    def end(self, state: TrainState) -> None:
+        """Prints what the run has come to, where the truth is known."""
+        if self._config.evaluate_every_steps and self.is_writer:
+            figures = {
+                name: json.loads(evaluation_path(self.workdir, step).read_text())
+                for name, step in (("start", 0), ("end", int(state.step)))
+            }
+            # What generators would score that return what they are given.
+            identity = truth.shapes_figures(
+                self._evaluated["a"], self._evaluated["b"], *self._scenes
+            )
+            print(table(figures | {"identity": identity}))
+        strips = sorted((self.workdir / "samples").glob("*.png"))[-2:]
+        print("\n".join(f"sample: {path}" for path in strips))
+
+    def close(self) -> None:
+        """Flushes and closes TensorBoard's files."""
+        self.writer.flush()
+        self.writer.close()
+
+    def _report_speed(self, step: int) -> None:
+        """Says how far the run is, from the second time on also how fast; compiling would count."""
+        now, line = time.monotonic(), f"step {step} of {self._num_steps}"
+        if self._last_flush is not None:
+            last_step, last_time = self._last_flush
+            speed = (step - last_step) / (now - last_time)
+            left = datetime.timedelta(seconds=round((self._num_steps - step) / speed))
+            line += f", {speed:.3g} steps/s, {left} left"
+            self.writer.write_scalars(step, {"steps_per_second": speed})
+        self._last_flush = step, now
+        logging.info(line)
+
+    def _profile(self, step: int) -> None:
+        """Starts and stops the profiler as configured; `step` updates have been asked for."""
+        first, count = self._config.profile_at_step, self._config.profile_steps
+        if first and step == first:
+            jax.profiler.start_trace(str(self.workdir))
+            self._profiling = True
+        elif self._profiling and step == first + count:
+            jax.block_until_ready(self._pending[-1][1])
+            jax.profiler.stop_trace()
+            self._profiling = False
+
+    def _apply(self, name: str, params: Any, x: Any) -> jax.Array:
+        return translate(getattr(self._networks, name), params[name], x)
+
+    def _translate_all(self, name: str, params: Any, pictures: Pictures) -> Pictures:
+        """uint8 [N, H, W, C] to uint8, some at a time."""
+        done = []
+        for i in range(0, len(pictures), 16):
+            x = images.to_float(pictures[i : i + 16])
+            done.append(images.to_uint8(np.asarray(self._apply(name, params, x))))
+        return np.concatenate(done)
+
+
+def evaluation_path(workdir: Path, step: int) -> Path:
+    """Where the figures of a step are kept."""
+    return workdir / "evaluation" / f"{step}.json"
+
+
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """Lines of text: a row per figure, a column per set of figures."""
+    names = list(next(iter(columns.values())))
+    width = max(map(len, names))
+    lines = [" " * width + "".join(f"{title:>12}" for title in columns)]
+    for name in names:
+        values = "".join(f"{figures[name]:>12.3f}" for figures in columns.values())
+        lines.append(f"{name:<{width}}{values}")
+    return "\n".join(lines)
+
+
+def _one_device(params: Any) -> Any:
+    """Parameters, alike everywhere, as arrays of one device of this process."""
+    return jax.tree.map(lambda x: x.addressable_data(0), params)

@@ -1,0 +1,139 @@
+"""The four networks of a configuration, and the one pytree that holds all a run needs to go on."""
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from cyclegan_jax import history
+from cyclegan_jax.discriminators import build_discriminator
+from cyclegan_jax.generators import build_generator
+from cyclegan_jax.layers import Style
+
+Array = jax.Array
+Params = Any
+
+PRECISIONS = ("float32", "bfloat16", "float64")
+GENERATOR_NAMES = ("gen_ab", "gen_ba")
+DISCRIMINATOR_NAMES = ("disc_a", "disc_b")
+
+
+class Networks(NamedTuple):
+    """Flax modules; `gen_ab` turns A into B, `disc_a` judges pictures of A."""
+
+    gen_ab: Any
+    gen_ba: Any
+    disc_a: Any
+    disc_b: Any
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that changes in a run, and all that a checkpoint holds of it.
+
+    Attributes:
+        step: updates done, an int32 scalar.
+        params: {gen_ab, gen_ba, disc_a, disc_b}, each a tree of float32 (or float64).
+        optimizers: {generators, discriminators}, the states of the two Adams.
+        pools: {a, b}, the generated pictures of each domain that discriminators may see again.
+        key: the run's random key; an update uses `fold_in(key, step)`.
+    """
+
+    step: Array
+    params: dict[str, Params]
+    optimizers: dict[str, optax.OptState]
+    pools: dict[str, history.Pool]
+    key: Array
+
+
+def compute_dtype(config: Any) -> Any:
+    """The type of activations that `config.precision` asks for."""
+    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}[
+        config.precision
+    ]
+
+
+def build_networks(config: Any, axis_name: str | None = None) -> Networks:
+    """The networks a configuration describes; nothing is computed.
+
+    Args:
+        config: see `configs/default.py`.
+        axis_name: the device axis that batches are split over, for statistics and masks that
+            belong to the whole batch.
+    """
+
+    def style(norm: str) -> Style:
+        return Style(norm, config.init.name, config.init.gain, compute_dtype(config), axis_name)
+
+    def generator(channels: int) -> Any:
+        g = config.generator
+        return build_generator(
+            g.variant,
+            channels=channels,
+            width=g.width,
+            style=style(g.norm),
+            dropout=g.dropout,
+        )
+
+    d = config.discriminator
+    discriminator = build_discriminator(
+        d.variant, width=d.width, style=style(d.norm), layers=d.layers
+    )
+    return Networks(
+        gen_ab=generator(config.data.channels_b),
+        gen_ba=generator(config.data.channels_a),
+        disc_a=discriminator,
+        disc_b=discriminator,
+    )
+
+
+def optimizer(config: Any, learning_rate: Any) -> optax.GradientTransformation:
+    """Adam at a learning rate that may be a traced scalar: its state does not depend on it."""
+    return optax.adam(learning_rate, b1=config.optimizer.beta1, b2=config.optimizer.beta2)
+
+
+def subset(params: dict[str, Params], names: tuple[str, ...]) -> dict[str, Params]:
+    """The parameters of these networks alone."""
+    return {name: params[name] for name in names}
+
+
+def create_state(config: Any, picture_size: tuple[int, int]) -> TrainState:
+    """A state at step 0, a pure function of the configuration's seed.
+
+    Args:
+        config: see `configs/default.py`.
+        picture_size: (height, width) of training pictures, which the pools hold.
+    """
+    networks = build_networks(config)
+    dtype = jnp.promote_types(compute_dtype(config), jnp.float32)
+    # PRNG implementation and splitting are named so that a library's new default changes no run.
+    key = jax.random.key(config.seed, impl="threefry2x32")
+    network_keys = jax.random.split(jax.random.fold_in(key, 0x1217), 4)
+    shapes = {
+        "a": (*picture_size, config.data.channels_a),
+        "b": (*picture_size, config.data.channels_b),
+    }
+    inputs = {"gen_ab": "a", "gen_ba": "b", "disc_a": "a", "disc_b": "b"}
+    params = {
+        name: getattr(networks, name).init(k, jnp.zeros((1, *shapes[inputs[name]]), dtype))[
+            "params"
+        ]
+        for name, k in zip(Networks._fields, network_keys, strict=True)
+    }
+    adam = optimizer(config, 0.0)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizers={
+            "generators": adam.init(subset(params, GENERATOR_NAMES)),
+            "discriminators": adam.init(subset(params, DISCRIMINATOR_NAMES)),
+        },
+        pools={d: history.create(config.pool_size, shapes[d], dtype) for d in ("a", "b")},
+        key=key,
+    )
+
+
+def count_parameters(params: Params) -> int:
+    """Trainable numbers in a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

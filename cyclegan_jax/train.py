@@ -1,0 +1,140 @@
+"""The training loop: a configuration and a work directory in, a trained state out."""
+
+import contextlib
+import functools
+from pathlib import Path
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from cyclegan_jax import config as config_lib
+from cyclegan_jax import data
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.interrupt import InterruptedRun, StopRequest
+from cyclegan_jax.report import Report
+from cyclegan_jax.schedules import total_steps
+from cyclegan_jax.state import TrainState, create_state
+from cyclegan_jax.step import compile_step
+
+
+def train(config: ConfigDict, workdir: Path) -> TrainState:
+    """Trains until the schedule ends, and can be stopped and started again at any moment.
+
+    The data order and all random numbers follow from (seed, step) alone, so a run that was stopped
+    ends in the same bits as one that was not.
+
+    Args:
+        config: see `configs/default.py`.
+        workdir: created where missing. It gets `config.json`, `checkpoints/`, `samples/`,
+            `evaluation/` and TensorBoard's event files.
+
+    Returns:
+        The state after the last update.
+
+    Raises:
+        UserError: for a mistake in what was given, before anything is compiled; later for a loss
+            that is not finite or a checkpoint that cannot be written.
+        InterruptedRun: after SIGINT or SIGTERM, once the state is saved.
+    """
+    config_lib.check(config)
+    jax.config.update("jax_enable_x64", config.precision == "float64")
+    claim_workdir(config, workdir)
+    train_a, train_b = data.load_sources(config.data, "train")
+    pairs_per_epoch = data.pairs_per_epoch(config.data, len(train_a), len(train_b))
+    num_steps = total_steps(config, pairs_per_epoch)
+    picture_size = data.picture_size(config.data, train_a, train_b)
+    config_lib.check_picture_size(config, *picture_size)
+
+    checkpoints = Checkpoints(workdir, keep=config.checkpoints_to_keep)
+    state = start_state(config, picture_size, checkpoints)
+    start = int(state.step)
+    if start >= num_steps:
+        logging.info("Nothing to do: %d of %d updates are done", start, num_steps)
+        return state
+    report = Report(config, workdir, num_steps)
+    step_fn = compile_step(config, pairs_per_epoch)
+    batches = data.train_batches(
+        config,
+        train_a,
+        train_b,
+        start_step=start,
+        num_steps=num_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    with StopRequest() as stop, contextlib.closing(checkpoints), contextlib.closing(report):
+        report.start(state)
+        for step, batch in enumerate(batches, start + 1):
+            state, metrics = step_fn(state, batch)
+            report.add(step, metrics)
+
+            def due(every: int, step: int = step) -> bool:
+                return every > 0 and (step % every == 0 or step == num_steps)
+
+            if due(config.log_every_steps):
+                report.flush()
+            if due(config.sample_every_steps):
+                report.samples(state)
+            if due(config.evaluate_every_steps):
+                report.evaluate(state)
+            if due(config.checkpoint_every_steps) or stop.signum:
+                report.flush()  # losses that are not finite must not get into a checkpoint
+                checkpoints.save(state, config)
+            if stop.signum:
+                checkpoints.wait()
+                raise InterruptedRun(
+                    stop.signum, f"stopped and saved at step {step} of {num_steps}"
+                )
+        checkpoints.wait()
+        report.end(state)
+    return state
+
+
+def claim_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Makes the work directory, or checks that it is one, and leaves the configuration in it.
+
+    Raises:
+        UserError: where it cannot be written, holds something other than a run, or the run of
+            networks of another shape.
+    """
+    kept = workdir / "config.json"
+    try:
+        if kept.exists():
+            stored = config_lib.read_json(kept)
+            config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
+            for line in config_lib.differences(config, stored):
+                logging.warning("The run goes on with another configuration: %s", line)
+        elif workdir.exists() and any(workdir.iterdir()):
+            raise UserError(
+                f"work directory {workdir} holds files but no config.json of a run; choose an "
+                "empty or a new one"
+            )
+        if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            kept.write_text(config_lib.to_json(config) + "\n")
+    except OSError as error:
+        raise UserError(f"work directory {workdir}: cannot be used: {error.strerror}") from error
+
+
+def start_state(
+    config: ConfigDict, picture_size: tuple[int, int], checkpoints: Checkpoints
+) -> TrainState:
+    """The newest own checkpoint, else the networks of `init_from` with new Adams, else scratch."""
+    create = jax.jit(functools.partial(create_state, config, picture_size))
+    restored = checkpoints.restore(jax.eval_shape(create), config)
+    if restored is not None:
+        logging.info("Going on from the checkpoint of step %d", int(restored.step))
+        return restored
+    given = None
+    if config.init_from:
+        given = Checkpoints(Path(config.init_from), read_only=True)
+        step, params = given.restore_params(config)
+    state = create()
+    if given is not None:
+        logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
+        return state.replace(params=params)
+    logging.info("Starting from scratch")
+    return state

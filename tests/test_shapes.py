@@ -1,0 +1,164 @@
+"""The built-in set: determinism, scenes shared and not shared, exact labels, a hard identity."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cyclegan_jax.data.shapes import CLASSES, NOISE, PALETTES, ShapesSource
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import segmentation
+from cyclegan_jax.evaluation.truth import psnr, shapes_figures
+
+DOMAINS = ("a", "b")
+
+
+def pictures(source: ShapesSource) -> np.ndarray:
+    return np.stack([source[i] for i in range(len(source))])
+
+
+def labels(source: ShapesSource) -> np.ndarray:
+    return np.stack([source.labels(i) for i in range(len(source))])
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("size", [8, 61, 64, 128])
+def test_every_noisy_pixel_is_nearest_to_its_own_class(split: str, domain: str, size: int) -> None:
+    """Assigning colours to a painting gives exactly the labels it was painted from."""
+    source = ShapesSource(split, domain, size, 20)
+    painted = pictures(source)
+    assert painted.dtype == np.uint8 and painted.shape == (20, size, size, 3)
+    np.testing.assert_array_equal(segmentation.assign(painted, PALETTES[domain]), labels(source))
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_noise_can_never_change_a_class(domain: str) -> None:
+    """Colours of two classes are over twice the greatest noise apart, and none is clipped."""
+    palette = PALETTES[domain]
+    assert tuple(palette) == CLASSES
+    for one, other in itertools.combinations(CLASSES, 2):
+        for c, d in itertools.product(palette[one], palette[other]):
+            assert np.linalg.norm(np.subtract(c, d)) > 2 * NOISE * np.sqrt(3)
+    flat = np.array(sum(palette.values(), []))
+    assert flat.min() - NOISE >= 0 and flat.max() + NOISE <= 255
+
+
+def test_a_picture_depends_on_split_domain_and_index_alone() -> None:
+    """Count and the order of access change nothing."""
+    short, long = ShapesSource("train", "a", 32, 5), ShapesSource("train", "a", 32, 500)
+    backwards = [long[i] for i in reversed(range(5))][::-1]
+    np.testing.assert_array_equal(pictures(short), backwards)
+
+
+def test_a_scene_is_the_same_at_every_size() -> None:
+    """Points at pixel centres common to sizes 21 and 63 have the same label in both."""
+    small, large = ShapesSource("test", "b", 21, 30), ShapesSource("test", "b", 63, 30)
+    np.testing.assert_array_equal(labels(small), labels(large)[:, 1::3, 1::3])
+
+
+def test_test_scenes_are_shared_and_training_scenes_are_not() -> None:
+    """Test labels agree picture by picture; no two of the 600 other scenes agree."""
+    scenes = {
+        (split, domain): labels(ShapesSource(split, domain, 64, 200))
+        for split in ("train", "test")
+        for domain in DOMAINS
+    }
+    np.testing.assert_array_equal(scenes["test", "a"], scenes["test", "b"])
+    del scenes["test", "b"]
+    assert len({scene.tobytes() for part in scenes.values() for scene in part}) == 600
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_classes_have_their_places_and_shares(domain: str) -> None:
+    """Every scene has all three classes; on average ground leads, objects are a fifth or more."""
+    scenes = labels(ShapesSource("train", domain, 64, 400))
+    shares = np.stack([(scenes == k).mean(axis=(1, 2)) for k in range(3)], axis=1)
+    assert shares.min() > 0.05
+    assert 0.15 < np.quantile(shares[:, 2], 0.05) < np.quantile(shares[:, 2], 0.95) < 0.4
+    sky, ground, thing = shares.mean(axis=0)
+    assert ground > sky > thing > 0.2
+    assert not (scenes[:, 0] == 1).any() and not (scenes[:, -1] == 0).any()
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_stripes_are_periodic_fixed_and_mirror_symmetric(size: int) -> None:
+    """A column is black or white in every object of every scene, alternating, half and half."""
+    source = ShapesSource("train", "b", size, 60)
+    dark = pictures(source)[..., 0] < 128
+    things = labels(source) == 2
+    columns = []
+    for x in range(size):
+        seen = dark[:, :, x][things[:, :, x]]
+        assert seen.size and seen.min() == seen.max()
+        columns.append(bool(seen[0]))
+    period = size // 16
+    assert columns == columns[::-1] or size == 32
+    assert columns[period:] == columns[:-period]
+    assert sum(columns[:period]) == period // 2
+
+
+def test_pictures_left_as_they_are_score_low() -> None:
+    """The identity mapping finds the sky and nothing else."""
+    test_a, test_b = (ShapesSource("test", d, 64, 64) for d in DOMAINS)
+    figures = shapes_figures(pictures(test_a), pictures(test_b), test_a, test_b)
+    for direction in ("a_to_b", "b_to_a"):
+        assert figures[f"{direction}/pixel_accuracy"] < 0.4
+        assert figures[f"{direction}/object_iou"] < 0.05
+        assert figures[f"{direction}/ground_iou"] < 0.05
+    assert figures["b_to_a/psnr"] < 12
+
+
+def test_the_true_translation_scores_full() -> None:
+    """The other domain's painting of the scene has every pixel right."""
+    test_a, test_b = (ShapesSource("test", d, 64, 8) for d in DOMAINS)
+    figures = shapes_figures(pictures(test_b), pictures(test_a), test_a, test_b)
+    assert figures.pop("b_to_a/psnr") == np.inf
+    assert set(figures) == {
+        f"{direction}/{metric}"
+        for direction in ("a_to_b", "b_to_a")
+        for metric in ("pixel_accuracy", "mean_iou", "sky_iou", "ground_iou", "object_iou")
+    }
+    assert set(figures.values()) == {1.0}
+
+
+def test_each_direction_is_scored_against_its_own_pictures() -> None:
+    """All-sky answers in one direction leave the other direction's figures alone."""
+    test_a, test_b = (ShapesSource("test", d, 32, 4) for d in DOMAINS)
+    sky = np.broadcast_to(np.uint8(PALETTES["a"]["sky"][0]), (4, 32, 32, 3))
+    figures = shapes_figures(sky, pictures(test_a), test_a, test_b)
+    share = float((labels(test_a) == 0).mean())
+    assert figures["a_to_b/pixel_accuracy"] == pytest.approx(share)
+    assert figures["a_to_b/object_iou"] == 0
+    assert figures["b_to_a/pixel_accuracy"] == 1
+
+
+def test_psnr_is_per_picture() -> None:
+    """Errors of 1 and of 255 everywhere are 48.13 dB and 0 dB (20 log10(255 / error))."""
+    truth = np.zeros((2, 4, 4, 3), np.uint8)
+    fakes = np.stack([np.full((4, 4, 3), 1, np.uint8), np.full((4, 4, 3), 255, np.uint8)])
+    np.testing.assert_allclose(psnr(fakes, truth), [48.1308, 0], atol=1e-4)
+
+
+def test_a_source_ends() -> None:
+    """Iterating gives `len` pictures, and names tell them apart."""
+    source = ShapesSource("test", "b", 16, 3)
+    assert len(list(source)) == len(source) == 3
+    assert len({source.name(i) for i in range(3)}) == 3
+    with pytest.raises(IndexError):
+        source[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("val", "a", 64, 1), "train and test"),
+        (("train", "c", 64, 1), "a and b"),
+        (("train", "a", 4, 1), "at least 8"),
+        (("train", "a", 64, 0), "at least 1"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: tuple, expected: str) -> None:
+    """One line says what there is instead."""
+    with pytest.raises(UserError, match=expected):
+        ShapesSource(*arguments)

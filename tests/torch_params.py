@@ -1,0 +1,55 @@
+"""Parameters of the PyTorch networks as trees of the Flax networks."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def to_flax(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the same network of ours has for `params`, from a state dict (or gradients by its keys).
+
+    Relies on the order of state dicts: the order in which layers run, in a U-Net the way down and
+    the way up. A norm belongs to the convolution before it. Running statistics are passed over.
+    """
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for key, tensor in state_dict.items():
+        layer, what = key.rsplit(".", 1)
+        if what in ("weight", "bias"):
+            # A copy: PyTorch updates its own in place, also while JAX still reads.
+            layers.setdefault(layer, {})[what] = tensor.detach().cpu().numpy().copy()
+    names = iter(_convolution_names(list(layers), layers))
+    params: dict[str, Any] = {}
+    name = ""
+    for layer in layers.values():
+        if layer["weight"].ndim == 4:
+            name = next(names)
+            up = name.startswith("up_")
+            leaves = {"kernel": layer["weight"].transpose((2, 3, 0, 1) if up else (2, 3, 1, 0))}
+            path = name
+        else:
+            leaves = {"scale": layer["weight"]}
+            path = name.replace("conv_", "norm_") if "conv_" in name else f"{name}_norm"
+        if "bias" in layer:
+            leaves["bias"] = layer["bias"]
+        *parents, last = path.split("/")
+        tree = params
+        for parent in parents:
+            tree = tree.setdefault(parent, {})
+        tree[last] = leaves
+    return params
+
+
+def _convolution_names(keys: list[str], layers: Mapping[str, Any]) -> list[str]:
+    """Our names of the convolutions, in the order of the state dict."""
+    count = sum(layer["weight"].ndim == 4 for layer in layers.values())
+    if keys[0].startswith("model.model."):
+        down = [f"down_{i}" for i in range(count // 2)]
+        return down + [f"up_{i}" for i in reversed(range(count // 2))]
+    blocks = sorted({int(m[1]) for key in keys if (m := re.search(r"\.(\d+)\.conv_block", key))})
+    if not blocks:
+        return [f"conv_{i}" for i in range(count)]
+    middle = [f"block_{i}/conv_{j}" for i in range(len(blocks)) for j in range(2)]
+    return ["stem", "down_0", "down_1", *middle, "up_0", "up_1", "head"]
