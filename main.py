@@ -1,43 +1,66 @@
 """Trains a CycleGAN: `python main.py --config configs/quickstart.py --workdir runs/quickstart`."""
 
-import logging as std_logging
+import logging as standard_logging
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
-import tensorflow as tf
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import InterruptedRun
-from cyclegan_jax.train import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
-flags.DEFINE_string("workdir", None, "Folder of this run; given again, the run goes on.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; given again, the run goes on.")
 
 
-def main(argv: list[str]) -> int:
-    """Trains and says with its exit code how that went."""
+def main(argv: list[str]) -> None:
+    """Trains."""
     del argv
-    # TensorFlow only writes event files and reads published sets; the GPU's memory is JAX's.
+    config = config_lib.from_flag(CONFIG)
+    config_lib.check(config)
+
+    # Only now, for it takes seconds to load. It writes event files and reads published sets; the
+    # GPU's memory is JAX's.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    from cyclegan_jax.train import train
+
     tf.config.set_visible_devices([], "GPU")
-    try:
-        train(CONFIG.value, Path(flags.FLAGS.workdir))
-    except InterruptedRun as stop:
-        print(stop, file=sys.stderr)
-        return 128 + stop.signum
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    train(config, Path(flags.FLAGS.workdir))
+
+
+def quieten_libraries() -> None:
+    """Leaves in the log what a user can use."""
+
+    # Orbax and JAX tell every step of theirs, and failures that reach us as exceptions as well;
+    # only their warnings are news.
+    def is_news(record: standard_logging.LogRecord) -> bool:
+        from_library = any(name in record.pathname for name in ("orbax", "jax/_src"))
+        return not from_library or record.levelno == standard_logging.WARNING
+
+    # When a file of a checkpoint cannot be read or written, threads of TensorStore go on reporting
+    # to an event loop that Orbax has closed by then.
+    def report_unraisable(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            sys.__unraisablehook__(unraisable)
+
+    logging.get_absl_handler().addFilter(is_news)
+    sys.unraisablehook = report_unraisable
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    # Orbax tells every step of its own at this level; its warnings stay.
-    logging.get_absl_handler().addFilter(
-        lambda record: record.levelno > std_logging.INFO or "orbax" not in record.pathname
-    )
-    app.run(main, flags_parser=config_lib.parse_flags)
+    quieten_libraries()
+    try:
+        app.run(main, flags_parser=config_lib.parse_flags)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except InterruptedRun as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signum)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config(name: str) -> ConfigDict:
+def get_config(name: str = "") -> ConfigDict:
     """The original's networks and schedule on the set of that name."""
     config = default.get_config()
     config.data.source = "tfds"

@@ -59,14 +59,14 @@ class Checkpoints:
         try:
             self._manager.save(step, args=items, force=True)
         except Exception as error:
-            raise self._failure(error, step) from error
+            raise self._failure(error) from error
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk. Raises UserError as `save`."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._failure(error, None) from error
+            raise self._failure(error) from error
 
     def close(self) -> None:
         """Ends Orbax's threads."""
@@ -161,10 +161,11 @@ class Checkpoints:
         self._manager = self._open()
         return target
 
-    def _failure(self, error: Exception, step: int | None) -> UserError:
-        which = "a checkpoint" if step is None else f"checkpoint {step}"
+    def _failure(self, error: Exception) -> UserError:
         good = f"the last good one is {self.steps[-1]}" if self.steps else "there is none yet"
-        return UserError(f"{self.folder}: {which} could not be written ({_short(error)}); {good}")
+        return UserError(
+            f"{self.folder}: a checkpoint could not be written ({_short(error)}); {good}"
+        )
 
 
 class DamagedCheckpointError(UserError):

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import default
-from cyclegan_jax.data import DATA_CHOICES
+from cyclegan_jax.data import DATA_CHOICES, published
 from cyclegan_jax.discriminators import DISCRIMINATORS, check_discriminator_size
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.generators import GENERATORS, check_generator_size
@@ -82,6 +83,12 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """`flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
+    for flag, value in zip(argv[1:], [*argv[2:], ""], strict=True):
+        name, equals, rest = flag.lstrip("-").partition("=")
+        path = Path((rest if equals else value).split(":")[0])
+        if flag.startswith("-") and name == "config" and not path.is_file():
+            there = sorted(str(p) for p in Path("configs").glob("[!_]*.py"))
+            raise UserError(f"--config={path}: no such file; there are {', '.join(there)}")
     try:
         remaining = flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
@@ -94,10 +101,25 @@ def parse_flags(argv: list[str]) -> list[str]:
     except UserError:
         raise
     except Exception as error:
+        known = flatten(default.get_config())
+        illegal = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+        if illegal and illegal[1] in known:
+            name, text = illegal.groups()
+            raise UserError(_ill_typed(name, text, known[name])) from error
         raise UserError(f"command line: {_one_line(error)}") from error
     if len(remaining) > 1:
         raise UserError(f"command line: {remaining[1]!r} is not a flag; flags start with --")
     return remaining
+
+
+def from_flag(flag: flags.FlagHolder) -> ConfigDict:
+    """The configuration of a `--config` flag; UserError where its file does not make one."""
+    try:
+        config = flag.value
+        list(config)  # the flag gives a stand-in for what failed to load, and fails when it is read
+    except Exception as error:
+        raise UserError(f"--config: {_one_line(error)}; see the files in configs/") from error
+    return config
 
 
 def check(config: ConfigDict) -> None:
@@ -133,6 +155,8 @@ def _check_together(config: ConfigDict) -> None:
             raise UserError(
                 f"config.optimizer.{name} is {config.optimizer[name]}; it must be below 1"
             )
+    if config.data.source == "tfds":
+        published.check_name(config.data.name)
     if config.loss.identity > 0 and config.data.channels_a != config.data.channels_b:
         raise UserError(
             "config.loss.identity needs domains of as many channels: data.channels_a is "
@@ -234,10 +258,14 @@ def _check_type(name: str, value: Any, example: Any) -> None:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return
     if type(value) is not expected:
-        raise UserError(
-            f"config.{name} is {value!r}; a value of type {expected.__name__} was expected, "
-            f"as {example!r}"
-        )
+        raise UserError(_ill_typed(name, value, example))
+
+
+def _ill_typed(name: str, value: Any, example: Any) -> str:
+    """The message for a value that the field cannot take; its default serves as the example."""
+    example = 1000 if example is None else example
+    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return f"config.{name} is {value!r}; {kind[type(example)]} was expected, as {example!r}"
 
 
 def _unknown(name: str, known: dict[str, Any]) -> str:
@@ -254,4 +282,6 @@ def _unknown(name: str, known: dict[str, Any]) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """A message in one line, of a traceback inside it only what it ends with."""
+    text = " ".join(str(error).split())
+    return re.sub(r"Traceback \(most recent call last\).*\s(\w+(Error|Exception): )", r"\1", text)

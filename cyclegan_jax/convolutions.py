@@ -66,7 +66,8 @@ def convolve(
         padding = _NO_PADDING
     if _chosen(form) == "direct":
         return _plain(x, kernel, stride, padding)
-    geometry = Geometry(stride, padding, x.shape[1:3], kernel.shape[:2])
+    _, height, width, _ = x.shape
+    geometry = Geometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
     return _correlate(geometry, _widened(x), _widened(kernel)).astype(x.dtype)
 
 
@@ -170,13 +171,19 @@ def _weigh(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
     """The kernel's gradient: kernel[d] = sum over i of x[stride i + d].T @ y[i], x being padded."""
     stride, padding, _, window = geometry
     channels_in, channels_out = x.shape[3], y.shape[3]
+    if stride == 1 and window == (1, 1):
+        return jnp.einsum("bhwi,bhwo->io", _padded(x, *padding), y)[None, None]
     if stride == 1 and _suits_winograd(*window, channels_in, channels_out):
         return winograd.weigh(_padded(x, *padding), y)
     if stride == 1 and channels_out <= _FEW < channels_in:
         # The same sums with the two arrays exchanged: few inputs are faster than few outputs.
         rows, columns = ((k - 1, k - 1) for k in window)
         x, y = _padded(y, rows, columns), _padded(x, *padding)
-        return _plain_weigh(x, y, window, 1, _NO_PADDING)[::-1, ::-1].swapaxes(2, 3)
+        if channels_out == 1:
+            kernel = _weigh_by_columns(x, y, window)
+        else:
+            kernel = _plain_weigh(x, y, window, 1, _NO_PADDING)
+        return kernel[::-1, ::-1].swapaxes(2, 3)
     return _plain_weigh(x, y, window, stride, padding)
 
 
@@ -251,10 +258,21 @@ def _plain_weigh(
     return kernel
 
 
+def _weigh_by_columns(x: jax.Array, y: jax.Array, window: tuple[int, int]) -> jax.Array:
+    """`_plain_weigh` for one input channel, which XLA would do on one core, as a product."""
+    height, width, channels_out = y.shape[1:]
+    columns = [
+        x[:, i : i + height, j : j + width, 0].reshape(-1)
+        for i in range(window[0])
+        for j in range(window[1])
+    ]
+    products = jnp.stack(columns) @ y.reshape(-1, channels_out)
+    return products.reshape(*window, 1, channels_out)
+
+
 def _suits_winograd(height: int, width: int, channels_in: int, channels_out: int) -> bool:
     """Whether fewer products outweigh the transforms, whose cost grows with channels alone."""
-    square = height == width and height in winograd.TRANSFORMS
-    return square and min(channels_in, channels_out) >= 64
+    return height == width == 3 and min(channels_in, channels_out) >= 64
 
 
 def _widened(x: jax.Array) -> jax.Array:

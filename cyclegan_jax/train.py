@@ -40,13 +40,14 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     """
     config_lib.check(config)
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    claim_workdir(config, workdir)
+    check_workdir(config, workdir)
     train_a, train_b = data.load_sources(config.data, "train")
     pairs_per_epoch = data.pairs_per_epoch(config.data, len(train_a), len(train_b))
     num_steps = total_steps(config, pairs_per_epoch)
     picture_size = data.picture_size(config.data, train_a, train_b)
     config_lib.check_picture_size(config, *picture_size)
 
+    write_config(config, workdir)
     checkpoints = Checkpoints(workdir, keep=config.checkpoints_to_keep)
     state = start_state(config, picture_size, checkpoints)
     start = int(state.step)
@@ -93,30 +94,30 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     return state
 
 
-def claim_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Makes the work directory, or checks that it is one, and leaves the configuration in it.
-
-    Raises:
-        UserError: where it cannot be written, holds something other than a run, or the run of
-            networks of another shape.
-    """
+def check_workdir(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError where a folder holds something other than a run of these networks."""
     kept = workdir / "config.json"
+    if kept.exists():
+        stored = config_lib.read_json(kept)
+        config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
+        for line in config_lib.differences(config, stored):
+            logging.warning("The run goes on with another configuration: %s", line)
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(
+            f"work directory {workdir} holds files but no config.json of a run; choose an empty "
+            "or a new one"
+        )
+
+
+def write_config(config: ConfigDict, workdir: Path) -> None:
+    """Makes the work directory and leaves the configuration in it; UserError where it cannot."""
+    if jax.process_index() != 0:
+        return
     try:
-        if kept.exists():
-            stored = config_lib.read_json(kept)
-            config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
-            for line in config_lib.differences(config, stored):
-                logging.warning("The run goes on with another configuration: %s", line)
-        elif workdir.exists() and any(workdir.iterdir()):
-            raise UserError(
-                f"work directory {workdir} holds files but no config.json of a run; choose an "
-                "empty or a new one"
-            )
-        if jax.process_index() == 0:
-            workdir.mkdir(parents=True, exist_ok=True)
-            kept.write_text(config_lib.to_json(config) + "\n")
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
     except OSError as error:
-        raise UserError(f"work directory {workdir}: cannot be used: {error.strerror}") from error
+        raise UserError(f"work directory {workdir} cannot be written: {error.strerror}") from error
 
 
 def start_state(

@@ -1,15 +1,43 @@
-"""Convolutions and normalisation: every form against PyTorch in float64, and its gradients."""
+"""Convolutions and normalisation: every form against PyTorch in float64, with its gradients."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 
 from cyclegan_jax.convolutions import convolve, convolve_transposed, normalise
 
 FORMS = ("direct", "cpu")
+ONE = ((1, 1), (1, 1))
+NONE = ((0, 0), (0, 0))
+
+# kernel, stride, padding, pad_mode, height, width, channels in, channels out
+CONVOLUTIONS = [
+    (7, 1, ((3, 3), (3, 3)), "reflect", 8, 9, 3, 6),
+    (7, 1, ((3, 3), (3, 3)), "reflect", 9, 8, 6, 3),
+    (3, 1, ONE, "reflect", 8, 7, 64, 65),
+    (3, 1, ONE, "zero", 5, 6, 65, 64),
+    (3, 1, NONE, "zero", 9, 6, 64, 64),
+    (3, 1, ((2, 1), (0, 3)), "zero", 6, 7, 64, 64),
+    (3, 1, ONE, "reflect", 6, 7, 5, 6),
+    (1, 1, NONE, "zero", 6, 7, 5, 6),
+    (1, 1, NONE, "zero", 6, 7, 5, 1),
+    (3, 2, ONE, "zero", 8, 7, 5, 6),
+    (3, 2, ((0, 1), (0, 1)), "zero", 8, 6, 5, 6),
+    (3, 2, ONE, "reflect", 9, 8, 5, 6),
+    (4, 2, ONE, "zero", 8, 9, 3, 6),
+    (4, 2, NONE, "zero", 9, 8, 5, 6),
+    (4, 1, ONE, "zero", 6, 7, 5, 6),
+    (4, 1, ONE, "zero", 7, 6, 6, 1),
+    (4, 1, ((2, 1), (2, 1)), "zero", 9, 10, 6, 1),
+    (4, 1, ((1, 2), (0, 3)), "reflect", 6, 7, 6, 2),
+]
+
+# kernel, crop
+TRANSPOSED = [(3, (1, 0)), (3, (0, 1)), (3, (0, 0)), (3, (1, 1)), (3, (1, -3)), (4, (1, 1))]
+TRANSPOSED += [(4, (0, 0)), (4, (1, 2)), (4, (2, -1))]
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +52,12 @@ def draw(seed, *shapes):
 
 
 def torch_convolve(x, kernel, stride, padding, pad_mode):
-    """NHWC and HWIO around PyTorch's conv2d after its own padding."""
+    """PyTorch's conv2d after its own padding, for NHWC pictures and an HWIO kernel."""
     (top, bottom), (left, right) = padding
     mode = {"zero": "constant", "reflect": "reflect"}[pad_mode]
     padded = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom), mode=mode)
-    return F.conv2d(padded, kernel.permute(3, 2, 0, 1).contiguous(), stride=stride).permute(
-        0, 2, 3, 1
-    )
+    kernel = kernel.permute(3, 2, 0, 1).contiguous()
+    return F.conv2d(padded, kernel, stride=stride).permute(0, 2, 3, 1)
 
 
 def torch_transposed(x, kernel, crop):
@@ -39,81 +66,112 @@ def torch_transposed(x, kernel, crop):
     return F.pad(full, (-start, -end, -start, -end)).permute(0, 2, 3, 1)
 
 
-def assert_same_with_gradients(ours, theirs, *arrays):
-    """Value and gradients of the two functions agree; the cotangent is a fixed random array."""
+def assert_same_to_second_order(ours, theirs, *arrays):
+    """Value, gradients, and gradients of a function of the gradients (as a penalty has) agree."""
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     expected = theirs(*tensors)
     (weights,) = draw(99, tuple(expected.shape))
-    gradients = torch.autograd.grad((expected * torch.tensor(weights)).sum(), tensors)
-    value, pullback = jax.vjp(ours, *map(jnp.asarray, arrays))
-    assert value.shape == expected.shape
-    np.testing.assert_allclose(value, expected.detach().numpy(), rtol=0, atol=1e-11)
-    for got, want in zip(pullback(jnp.asarray(weights)), gradients, strict=True):
-        np.testing.assert_allclose(got, want.numpy(), rtol=0, atol=1e-10)
+    first = torch.autograd.grad(
+        (expected * torch.tensor(weights)).sum(), tensors, create_graph=True
+    )
+    second = torch.autograd.grad(sum((g**3).sum() for g in first), tensors)
 
+    def gradients(*arrays):
+        value, pullback = jax.vjp(ours, *arrays)
+        return value, pullback(jnp.asarray(weights))
 
-CONVOLUTIONS = [
-    # kernel, stride, padding, pad_mode
-    (7, 1, ((3, 3), (3, 3)), "reflect"),
-    (3, 1, ((1, 1), (1, 1)), "reflect"),
-    (3, 1, ((1, 1), (1, 1)), "zero"),
-    (3, 1, ((0, 0), (0, 0)), "zero"),
-    (1, 1, ((0, 0), (0, 0)), "zero"),
-    (3, 2, ((1, 1), (1, 1)), "zero"),
-    (3, 2, ((0, 1), (0, 1)), "zero"),
-    (3, 2, ((1, 1), (1, 1)), "reflect"),
-    (4, 2, ((1, 1), (1, 1)), "zero"),
-    (4, 2, ((1, 1), (1, 1)), "reflect"),
-    (4, 1, ((1, 1), (1, 1)), "zero"),
-    (4, 1, ((2, 1), (2, 1)), "zero"),
-    (4, 1, ((1, 2), (0, 3)), "zero"),
-]
+    @jax.jit
+    def both(*arrays):
+        def penalty(*arrays):
+            value, first = gradients(*arrays)
+            return sum((g**3).sum() for g in first), (value, first)
 
+        grad = jax.grad(penalty, tuple(range(len(arrays))), has_aux=True)
+        second, (value, first) = grad(*arrays)
+        return value, first, second
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("size", "stride", "padding", "pad_mode"), CONVOLUTIONS)
-def test_convolve_is_pytorchs(form, size, stride, padding, pad_mode):
-    """Value and both gradients, for odd and even, square and oblong pictures."""
-    for height, width in ((8, 8), (9, 12), (11, 7)):
-        for channels in ((3, 5), (8, 1)):
-            assert_same_with_gradients(
-                lambda x, k: convolve(
-                    x, k, stride=stride, padding=padding, pad_mode=pad_mode, form=form
-                ),
-                lambda x, k: torch_convolve(x, k, stride, padding, pad_mode),
-                *draw(0, (2, height, width, channels[0]), (size, size, *channels)),
-            )
+    value, got_first, got_second = both(*map(jnp.asarray, arrays))
+    pairs = [(value, expected), *zip(got_first, first, strict=True)]
+    pairs += zip(got_second, second, strict=True)
+    for got, want in pairs:
+        want = want.detach().numpy()
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-11 * max(1.0, np.abs(want).max()))
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    ("size", "crop"),
-    [
-        (3, (1, 0)),
-        (3, (0, 1)),
-        (3, (0, 0)),
-        (3, (1, 1)),
-        (3, (0, -1)),
-        (4, (1, 1)),
-        (4, (0, 0)),
-        (4, (1, 2)),
-        (4, (2, -1)),
-        (2, (0, 0)),
-    ],
+    ("size", "stride", "padding", "pad_mode", "height", "width", "channels_in", "channels_out"),
+    CONVOLUTIONS,
 )
-def test_transposed_is_pytorchs(form, size, crop):
-    for height, width in ((4, 4), (5, 6)):
-        assert_same_with_gradients(
-            lambda x, k: convolve_transposed(x, k, crop=crop, form=form),
-            lambda x, k: torch_transposed(x, k, crop),
-            *draw(1, (2, height, width, 3), (size, size, 3, 5)),
-        )
+def test_convolve_is_pytorchs(
+    form, size, stride, padding, pad_mode, height, width, channels_in, channels_out
+):
+    """Whatever the size, stride, padding and channels, which choose between the fast forms."""
+    options = {"stride": stride, "padding": padding, "pad_mode": pad_mode}
+    assert_same_to_second_order(
+        lambda x, k: convolve(x, k, form=form, **options),
+        lambda x, k: torch_convolve(x, k, **options),
+        *draw(0, (2, height, width, channels_in), (size, size, channels_in, channels_out)),
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_normalise_is_pytorchs(form):
-    assert_same_with_gradients(
-        lambda x: normalise(x, (1, 2), 1e-5, form=form),
-        lambda x: F.instance_norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
+@pytest.mark.parametrize(("size", "crop"), TRANSPOSED)
+def test_transposed_is_pytorchs(form, size, crop):
+    """Odd and even kernels; a negative crop appends zeros."""
+    assert_same_to_second_order(
+        lambda x, k: convolve_transposed(x, k, crop=crop, form=form),
+        lambda x, k: torch_transposed(x, k, crop),
+        *draw(1, (2, 5, 4, 3), (size, size, 3, 5)),
+    )
+
+
+@pytest.mark.parametrize("axes", [(1, 2), (0, 1, 2)])
+def test_normalise_is_pytorchs(axes):
+    """Instance norm over each picture, batch norm over all."""
+    theirs = (
+        F.instance_norm
+        if axes == (1, 2)
+        else lambda x: F.batch_norm(x, None, None, None, None, True)
+    )
+    assert_same_to_second_order(
+        lambda x: normalise(x, axes, 1e-5),
+        lambda x: theirs(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
         *draw(2, (2, 9, 7, 5)),
     )
+
+
+def test_normalise_keeps_its_precision_far_from_zero():
+    """A mean a thousand deviations from zero; the oracle is NumPy in float64."""
+    (x,) = draw(3, (1, 64, 64, 2))
+    shifted = (x + 1000).astype(np.float32)
+    wide = shifted.astype(np.float64)
+    want = (wide - wide.mean((1, 2))) / np.sqrt(wide.var((1, 2)) + 1e-5)
+    np.testing.assert_allclose(normalise(jnp.asarray(shifted), (1, 2), 1e-5), want, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [4, 64])
+def test_float32_is_as_close_to_the_truth_as_pytorchs(channels):
+    """Fewer multiplications may not cost digits: error at most three times that of PyTorch."""
+    x, kernel = draw(4, (1, 32, 32, channels), (3, 3, channels, 64))
+    options = {"stride": 1, "padding": ONE, "pad_mode": "reflect"}
+    truth = torch_convolve(torch.tensor(x), torch.tensor(kernel), **options).numpy()
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+    theirs = torch_convolve(torch.tensor(x), torch.tensor(kernel), **options).numpy()
+    ours = convolve(jnp.asarray(x), jnp.asarray(kernel), form="cpu", **options)
+    assert ours.dtype == jnp.float32
+    assert np.sqrt(np.mean((ours - truth) ** 2)) < 3 * np.sqrt(np.mean((theirs - truth) ** 2))
+
+
+def test_half_precision_stays_half_and_is_rounded_once():
+    """The bfloat16 result of the CPU form is the float32 result, rounded."""
+    x, kernel = (jnp.asarray(a, jnp.bfloat16) for a in draw(5, (1, 6, 6, 64), (3, 3, 64, 64)))
+    wide = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), form="cpu")
+    half = convolve(x, kernel, form="cpu")
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half, wide.astype(jnp.bfloat16))
+    up = convolve_transposed(x, kernel, crop=(1, 0), form="cpu")
+    assert up.dtype == jnp.bfloat16
+    assert up.shape == (1, 12, 12, 64)
+    assert normalise(x, (1, 2), 1e-5).dtype == jnp.bfloat16

@@ -44,7 +44,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def small_config(**changes: Any) -> Any:
-    """Narrow networks, a pool that fills at once, all else as published.
+    """Narrow networks, a pool that soon is full, unlike weights, all else as published.
 
     Args:
         **changes: by path with `__` between the parts, as loss__mode="vanilla".
@@ -55,6 +55,7 @@ def small_config(**changes: Any) -> Any:
     config.generator.variant, config.generator.width = "resnet1", 4
     config.discriminator.width, config.discriminator.layers = 4, 2
     config.pool_size = 3
+    config.loss.adversarial, config.loss.cycle_b = 2.0, 7.0
     for path, value in changes.items():
         *parents, name = path.split("__")
         setattr(functools.reduce(getattr, parents, config), name, value)
@@ -177,8 +178,8 @@ def step_draws(state: TrainState, config: Any) -> torch_cyclegan.Draws:
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
     pools = []
     for key in keys[1:3]:
-        exchange, index = history.draw(key, BATCH, max(config.pool_size, 1))
-        pools.append(list(zip(exchange.tolist(), index.tolist(), strict=True)))
+        drawn = history.draw(key, BATCH, max(config.pool_size, 1))
+        pools.append(list(zip(drawn.exchange.tolist(), drawn.index.tolist(), strict=True)))
     mix = {
         domain: torch.tensor(np.array(jax.random.uniform(jax.random.fold_in(keys[3], i), (BATCH,))))
         for i, domain in enumerate(("a", "b"))

@@ -11,7 +11,7 @@ import pytest
 from cyclegan_jax import history, images
 from cyclegan_jax.state import build_networks, create_state
 from cyclegan_jax.step import compile_step, discriminator_loss, generator_loss, train_step
-from tests.conftest import tiny_config
+from tests.tiny import get_config as tiny_config
 
 PAIRS = 12
 SIZE = (32, 32)
