@@ -40,7 +40,7 @@ def quieten_libraries() -> None:
     # Orbax and JAX tell every step of theirs, and failures that reach us as exceptions as well;
     # only their warnings are news.
     def is_news(record: standard_logging.LogRecord) -> bool:
-        from_library = any(name in record.pathname for name in ("orbax", "jax/_src"))
+        from_library = any(name in record.pathname for name in ("orbax", "jax/_src", "asyncio"))
         return not from_library or record.levelno == standard_logging.WARNING
 
     # When a file of a checkpoint cannot be read or written, threads of TensorStore go on reporting

@@ -34,10 +34,12 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             create=not self._read_only,
-            read_only=self._read_only,
             cleanup_tmp_directories=not self._read_only,
         )
-        return ocp.CheckpointManager(self.folder.absolute(), options=options)
+        handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+        return ocp.CheckpointManager(
+            self.folder.absolute(), item_handlers=handlers, options=options
+        )
 
     @property
     def steps(self) -> list[int]:
@@ -112,6 +114,7 @@ class Checkpoints:
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), template
         )
+        self._check_shapes(step, template)
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             state = self._manager.restore(step, args=items)["state"]
@@ -149,6 +152,29 @@ class Checkpoints:
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
         return config_lib.from_dict(values, where)
 
+    def _check_shapes(self, step: int, template: Any) -> None:
+        """Raises UserError where arrays of the checkpoint have other shapes than the template's.
+
+        The networks agree by then: it is the pools whose pictures or number are others.
+        """
+        try:
+            stored = self._manager.item_metadata(step)["state"]
+            kept = {_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(stored)}
+        except Exception as error:
+            where = f"checkpoint {self.folder / str(step)}"
+            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
+        for path, leaf in jax.tree.leaves_with_path(template):
+            name = _name(path)
+            if (
+                name.startswith(("params.", "pools."))
+                and tuple(kept.get(name, leaf.shape)) != leaf.shape
+            ):
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)}: {name} is {list(kept[name])}, but this "
+                    f"configuration makes it {list(leaf.shape)}; keep pool_size and the size of "
+                    "pictures, or start another run with init_from"
+                )
+
     def _set_aside(self, step: int) -> Path:
         """Moves a checkpoint out of the way, so that its step can be saved anew."""
         target = self.folder.parent / "damaged" / str(step)
@@ -170,6 +196,11 @@ class Checkpoints:
 
 class DamagedCheckpointError(UserError):
     """A checkpoint that is there but cannot be read."""
+
+
+def _name(path: Any) -> str:
+    """A path in a tree as words, alike for attributes and for keys of dictionaries."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _short(error: BaseException) -> str:

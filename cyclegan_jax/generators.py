@@ -124,10 +124,7 @@ class UNetGenerator(nn.Module):
         for i, features in enumerate(widths):
             # The first and the last layer down have no norm: raw pictures, and one-pixel maps.
             y = y if i == 0 else leaky_relu(y)
-            keeps_bias = bias or i == 0
-            y = Conv(
-                features, 4, style, stride=2, padding=1, use_bias=keeps_bias, name=f"down_{i}"
-            )(y)
+            y = Conv(features, 4, style, stride=2, padding=1, use_bias=bias, name=f"down_{i}")(y)
             if 0 < i < last:
                 y = Norm(style, name=f"down_{i}_norm")(y)
             skips.append(y)

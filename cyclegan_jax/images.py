@@ -234,13 +234,12 @@ def _encode_png16(picture: np.ndarray) -> bytes:
     return encoded
 
 
-def to_float(x: Array) -> Array:
-    """uint8 or uint16 to float32 in [-1, 1]: 0 becomes -1, 255 (65535) becomes 1."""
-    xp = jnp if isinstance(x, jax.Array) else np
+def to_float(x: Array, dtype: Any = np.float32) -> Array:
+    """uint8 or uint16 to float32 (or dtype) in [-1, 1]: 0 becomes -1, 255 (65535) becomes 1."""
     if x.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"expected uint8 or uint16, got {x.dtype}")
     half = 127.5 if x.dtype == np.uint8 else 32767.5
-    return x.astype(xp.float32) / xp.float32(half) - xp.float32(1)
+    return x.astype(dtype) / np.asarray(half, dtype) - np.asarray(1, dtype)
 
 
 def to_uint8(x: Array) -> Array:

@@ -41,6 +41,8 @@ class Report:
         self._profiling = False
         self._pending: list[tuple[int, Metrics]] = []
         tests = data.load_sources(config.data, "test")
+        if None in tests:
+            logging.info("There are no test pictures: samples are made of training pictures")
         trains = data.load_sources(config.data, "train")
         self.shown = {
             domain: data.test_pictures(config, test or train, config.sample_pictures, domain=domain)

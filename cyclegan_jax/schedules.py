@@ -42,12 +42,12 @@ def learning_rate(config: Any, step: Array | int, pairs_per_epoch: int) -> Array
         (step % pairs_per_epoch) * config.batch_size
     ) // pairs_per_epoch
     if s.name == "linear":
-        over = jnp.maximum(0, epoch + 1 - s.constant_epochs)
+        over = jnp.maximum(0, epoch + 1 - s.constant_epochs).astype(float)
         factor = jnp.maximum(0.0, 1.0 - over / (s.decay_epochs + 1))
     elif s.name == "step":
-        factor = 0.1 ** (epoch // s.step_epochs)
+        factor = 0.1 ** (epoch // s.step_epochs).astype(float)
     elif s.name == "cosine":
-        done = jnp.minimum(1.0, epoch / max(1, total_epochs(config)))
+        done = jnp.minimum(1.0, epoch.astype(float) / max(1, total_epochs(config)))
         factor = 0.5 * (1.0 + jnp.cos(math.pi * done))
     else:
         factor = jnp.ones(())

@@ -55,7 +55,7 @@ def train_step(
     """
     networks = build_networks(config, axis_name)
     dtype = jnp.promote_types(compute_dtype(config), jnp.float32)
-    real = {domain: images.to_float(batch[domain]).astype(dtype) for domain in ("a", "b")}
+    real = {domain: images.to_float(jnp.asarray(batch[domain]), dtype) for domain in ("a", "b")}
     keys = dict(
         zip(
             ("dropout", "pool_a", "pool_b", "penalty"),

@@ -66,7 +66,10 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         process_count=jax.process_count(),
     )
 
-    with StopRequest() as stop, contextlib.closing(checkpoints), contextlib.closing(report):
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        for resource in (checkpoints, report, batches):
+            stack.enter_context(contextlib.closing(resource))
         report.start(state)
         for step, batch in enumerate(batches, start + 1):
             state, metrics = step_fn(state, batch)
@@ -91,6 +94,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                 )
         checkpoints.wait()
         report.end(state)
+        if batches.skipped:
+            logging.warning("%d pictures could not be read and were skipped", batches.skipped)
     return state
 
 

@@ -222,6 +222,19 @@ def test_networks_of_another_shape(run):
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"2", "4", "6"}
 
 
+def test_pools_of_another_shape(run):
+    """Another pool or picture size is named as such, and no checkpoint is taken for damaged."""
+    config = short_config()
+    config.pool_size = 5
+    assert "pools.a.images is [4, 32, 32, 3]" in refusal(config, run)
+    config = short_config()
+    config.data.shapes_size = 36
+    assert "makes it [4, 36, 36, 3]" in refusal(config, run)
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"2", "4", "6"}
+    config.init_from, config.num_steps = str(run), 1
+    assert int(train(config, run.parent / "new").step) == 1
+
+
 def data_files(checkpoint: Path) -> list[Path]:
     """Files that hold arrays, largest first."""
     files = [p for p in checkpoint.rglob("*") if p.is_file() and "/d/" in str(p)]

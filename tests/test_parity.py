@@ -28,9 +28,7 @@ SIZE = 32
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """64-bit numbers in JAX during one test, from the pictures on, and generators of few layers."""
-    # In float32, x / 127.5 - 1 depends on what a compiler fuses.
-    monkeypatch.setattr(images, "to_float", lambda x: x.astype(np.float64) / 127.5 - 1)
+    """64-bit numbers in JAX during one test, and generators of few layers."""
     small = {
         "resnet1": functools.partial(generators.ResNetGenerator, blocks=1),
         "unet32": functools.partial(generators.UNetGenerator, depth=5),
@@ -80,7 +78,7 @@ def picture_batch(random: np.random.Generator, size: int, channels: int = 3) -> 
 
 def to_torch(pictures: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """uint8 [B, H, W, C] to what the PyTorch networks take."""
-    return torch.from_numpy(images.to_float(pictures)).permute(0, 3, 1, 2).to(dtype)
+    return torch.from_numpy(images.to_float(pictures, np.float64)).permute(0, 3, 1, 2).to(dtype)
 
 
 def assert_trees_close(ours: Any, theirs: Any, **tolerance: float) -> None:
@@ -257,7 +255,7 @@ def test_gradients_of_every_loss_equal_torchs(mode: str) -> None:
     shown = {domain: picture_batch(random, SIZE) for domain in ("a", "b")}
     real_torch, shown_torch = ({d: to_torch(x) for d, x in p.items()} for p in (real, shown))
     real_ours, shown_ours = (
-        {d: jnp.asarray(images.to_float(x), jnp.float64) for d, x in p.items()}
+        {d: jnp.asarray(images.to_float(x, np.float64)) for d, x in p.items()}
         for p in (real, shown)
     )
     networks, key = build_networks(config), jax.random.split(jax.random.fold_in(state.key, 0), 4)[3]

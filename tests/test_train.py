@@ -1,0 +1,180 @@
+"""What a run leaves behind, and how it starts."""
+
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cyclegan_jax import data, images
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.evaluation import truth
+from cyclegan_jax.state import build_networks, create_state
+from cyclegan_jax.train import train
+from tests import tiny
+
+
+def evaluated_config():
+    """10 updates with everything switched on."""
+    config = tiny.get_config()
+    config.num_steps = 10
+    config.evaluate_every_steps = 5
+    config.checkpoints_to_keep = 1
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(work directory, last state, what was printed) of such a run."""
+    workdir = tmp_path_factory.mktemp("train") / "run"
+    return workdir, train(evaluated_config(), workdir)
+
+
+def assert_same(one, other):
+    """All leaves of two trees are the same bits."""
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_tensorboard_reads_the_events(run):
+    """Losses at every log, figures of every evaluation, samples and the configuration."""
+    workdir, _ = run
+    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = events.Tags()["tensors"]
+
+    def steps(tag):
+        return [event.step for event in events.Tensors(tag)]
+
+    assert steps("generators/cycle_a") == [5, 10]
+    assert steps("learning_rate") == [5, 10]
+    assert steps("steps_per_second") == [10]
+    assert steps("a_to_b/object_iou") == [0, 5, 10]
+    assert steps("samples/b_to_a") == [5, 10]
+    assert "_hparams_/session_start_info" in tags
+
+
+def test_evaluation_is_that_of_the_saved_networks(run):
+    """The last JSON file equals figures of pictures translated one by one, from the checkpoint."""
+    workdir, state = run
+    config = evaluated_config()
+    test_a, test_b = data.load_sources(config.data, "test")
+    networks = build_networks(config)
+
+    def translate(name, source):
+        pictures = []
+        for i in range(len(source)):
+            x = images.to_float(source[i][None])
+            y = getattr(networks, name).apply({"params": state.params[name]}, x)
+            pictures.append(images.to_uint8(np.asarray(y[0])))
+        return np.stack(pictures)
+
+    figures = truth.shapes_figures(
+        translate("gen_ab", test_a), translate("gen_ba", test_b), test_a, test_b
+    )
+    stored = json.loads((workdir / "evaluation" / "10.json").read_text())
+    # Batches of pictures may round another way than single ones, and tip a pixel in a thousand.
+    assert stored == pytest.approx(figures, abs=2e-3)
+    assert set(stored) >= {"a_to_b/pixel_accuracy", "b_to_a/object_iou", "b_to_a/psnr"}
+
+
+def test_samples_are_strips_of_four(run):
+    """Real, translated, back and identity side by side, the real one as it is."""
+    workdir, _ = run
+    test_a, _ = data.load_sources(evaluated_config().data, "test")
+    strip = images.read_image(workdir / "samples" / "00000010_a_to_b.png")
+    assert strip.shape[1] >= 4 * 32
+    assert strip.shape[0] < 2 * 32
+    found = any(
+        np.array_equal(strip[i : i + 32, j : j + 32], test_a[0]) for i in range(4) for j in range(4)
+    )
+    assert found
+
+
+def test_checkpoints_kept_and_last_step_saved(run):
+    """Only the newest stays, and it is the exact end."""
+    workdir, state = run
+    checkpoints = Checkpoints(workdir, read_only=True)
+    assert checkpoints.steps == [10]
+    shapes = jax.eval_shape(lambda: create_state(evaluated_config(), (32, 32)))
+    restored = checkpoints.restore(shapes, evaluated_config())
+    assert_same(restored.params, state.params)
+    assert_same(restored.pools, state.pools)
+    assert restored.params["gen_ab"]["stem"]["kernel"].dtype == np.float32
+    assert checkpoints.read_config(10).to_dict() == evaluated_config().to_dict()
+
+
+def test_table_at_the_end(config, tmp_path, capsys):
+    """Start, end and identity, a row for every figure, and where the samples lie."""
+    config.num_steps = 5
+    config.evaluate_every_steps = 5
+    train(config, tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert printed.split()[:3] == ["start", "end", "identity"]
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("b_to_a/psnr")]
+    stored = json.loads((tmp_path / "run" / "evaluation" / "5.json").read_text())
+    assert float(row[2]) == pytest.approx(stored["b_to_a/psnr"], abs=6e-4)
+    for line in printed.splitlines():
+        if line.startswith("sample: "):
+            assert Path(line.removeprefix("sample: ")).is_file()
+
+
+def test_goes_on_past_the_end(config, tmp_path, caplog):
+    """A finished run says so; with more updates it goes on as if it had never stopped."""
+    caplog.set_level(logging.INFO)
+    config.num_steps = 5
+    short = train(config, tmp_path / "run")
+    again = train(config, tmp_path / "run")
+    assert "Nothing to do: 5 of 5" in caplog.text
+    assert_same(again.params, short.params)
+    config.num_steps = 10
+    longer = train(config, tmp_path / "run")
+    assert "num_steps: was 5, is 10" in caplog.text
+    straight = train(config, tmp_path / "straight")
+    assert_same(longer.params, straight.params)
+    assert_same(longer.optimizers, straight.optimizers)
+
+
+def test_starts_from_another_run(run, config, tmp_path, caplog):
+    """`init_from` gives the networks; optimisers, pools and step begin anew."""
+    caplog.set_level(logging.INFO)
+    workdir, given = run
+    config.init_from = str(workdir)
+    config.num_steps = 1
+    config.optimizer.learning_rate = 0.0
+    state = train(config, tmp_path / "run")
+    assert_same(state.params, given.params)
+    assert int(state.pools["a"].count) == config.batch_size
+    assert f"Starting at step 0 with the networks of {workdir}, step 10" in caplog.text
+
+
+def test_profile(config, tmp_path):
+    """The steps asked for are recorded where TensorBoard looks for them."""
+    config.num_steps = 5
+    config.profile_at_step = 2
+    config.profile_steps = 2
+    train(config, tmp_path / "run")
+    assert list((tmp_path / "run").rglob("*.xplane.pb"))
+
+
+def test_folders_without_tests_and_with_a_broken_picture(config, tmp_path, caplog):
+    """Samples then show training pictures; what cannot be read is passed over and counted."""
+    caplog.set_level(logging.INFO)
+    rng = np.random.default_rng(0)
+    for domain in ("A", "B"):
+        (tmp_path / f"train{domain}").mkdir()
+        for i in range(3):
+            picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+            picture.save(tmp_path / f"train{domain}" / f"{i}.png")
+    (tmp_path / "trainB" / "3.png").write_text("broken")
+    config.num_steps = 10
+    config.data.source = "folder"
+    config.data.dir = str(tmp_path)
+    config.data.skip_unreadable = True
+    train(config, tmp_path / "run")
+    assert "no test pictures" in caplog.text
+    assert "1 pictures could not be read" in caplog.text
+    assert (tmp_path / "run" / "samples" / "00000010_b_to_a.png").is_file()
