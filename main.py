@@ -26,6 +26,7 @@ def main(argv: list[str]) -> None:
     # Only now, for it takes seconds to load. It writes event files and reads published sets; the
     # GPU's memory is JAX's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would announce that at length
     import tensorflow as tf
 
     from cyclegan_jax.train import train

@@ -23,11 +23,11 @@ def get_config() -> ConfigDict:
 
     config.data.source = "shapes"
     config.data.treatment = "none"
-    config.schedule.constant_epochs = 2
-    config.schedule.decay_epochs = 2
+    config.schedule.constant_epochs = 3
+    config.schedule.decay_epochs = 3
 
     config.log_every_steps = 100
-    config.sample_every_steps = 400
-    config.evaluate_every_steps = 400
-    config.checkpoint_every_steps = 400
+    config.sample_every_steps = 600
+    config.evaluate_every_steps = 600
+    config.checkpoint_every_steps = 600
     return config

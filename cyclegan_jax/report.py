@@ -29,11 +29,11 @@ class Report:
 
     def __init__(self, config: ConfigDict, workdir: Path, num_steps: int):
         """Loads the pictures that samples are made of, and the evaluated set where there is one."""
-        self.workdir = workdir
+        self._workdir = workdir
         self._config = config
-        self.is_writer = jax.process_index() == 0
-        self.writer = metric_writers.create_default_writer(
-            str(workdir), just_logging=not self.is_writer, asynchronous=False
+        self._is_writer = jax.process_index() == 0
+        self._writer = metric_writers.create_default_writer(
+            str(workdir), just_logging=not self._is_writer, asynchronous=False
         )
         self._networks = build_networks(config)
         self._num_steps = num_steps
@@ -44,7 +44,7 @@ class Report:
         if None in tests:
             logging.info("There are no test pictures: samples are made of training pictures")
         trains = data.load_sources(config.data, "train")
-        self.shown = {
+        self._shown = {
             domain: data.test_pictures(config, test or train, config.sample_pictures, domain=domain)
             for domain, test, train in zip(("a", "b"), tests, trains, strict=True)
         }
@@ -58,7 +58,7 @@ class Report:
     def start(self, state: TrainState) -> None:
         """Says what is trained; in a new run also what the untrained networks score."""
         config = config_lib.flatten(self._config)
-        self.writer.write_hparams({name: str(value) for name, value in config.items()})
+        self._writer.write_hparams({name: str(value) for name, value in config.items()})
         for name, params in state.params.items():
             logging.info("%s has %s parameters", name, f"{count_parameters(params):,}")
         if self._config.evaluate_every_steps and int(state.step) == 0:
@@ -90,69 +90,69 @@ class Report:
         means = {name: float(np.mean([v[name] for v in fetched])) for name in fetched[0]}
         # A rate that changed in between is reported as it now is.
         means["learning_rate"] = float(fetched[-1]["learning_rate"])
-        self.writer.write_scalars(steps[-1], means)
+        self._writer.write_scalars(steps[-1], means)
         self._report_speed(steps[-1])
 
-    def samples(self, state: TrainState) -> dict[str, Path]:
-        """Saves strips (real, translated, back, identity) of both directions as PNG.
-
-        Returns:
-            {a_to_b, b_to_a}: where they lie.
-        """
+    def samples(self, state: TrainState) -> None:
+        """Saves strips (real, translated, back, identity) of both directions as PNG."""
+        if not self._is_writer:
+            return
         params = _one_device(state.params)
         step = int(state.step)
-        paths = {}
         for source, target in (("a", "b"), ("b", "a")):
             there, back = f"gen_{source}{target}", f"gen_{target}{source}"
-            real = self.shown[source]
+            real = self._shown[source]
             rows = []
             for picture in real:
                 x = images.to_float(picture[None])
                 fake = self._apply(there, params, x)
                 made = [fake, self._apply(back, params, fake)]
-                if self.shown["a"].shape[-1] == self.shown["b"].shape[-1]:
+                if self._shown["a"].shape[-1] == self._shown["b"].shape[-1]:
                     made.append(self._apply(back, params, x))
                 rows.append([picture, *(images.to_uint8(np.asarray(m[0])) for m in made)])
             grid = images.strip(rows)
             name = f"{source}_to_{target}"
-            paths[name] = self.workdir / "samples" / f"{step:08d}_{name}.png"
-            paths[name].parent.mkdir(exist_ok=True)
-            images.write_image(paths[name], grid)
-            self.writer.write_images(step, {f"samples/{name}": grid[None]})
-        return paths
+            path = self._workdir / "samples" / f"{step:08d}_{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            images.write_image(path, grid)
+            self._writer.write_images(step, {f"samples/{name}": grid[None]})
 
-    def evaluate(self, state: TrainState) -> dict[str, float]:
+    def evaluate(self, state: TrainState) -> None:
         """Figures of the translations of the test set, into `evaluation/STEP.json` as well."""
+        if not self._is_writer:
+            return
         params = _one_device(state.params)
         step = int(state.step)
         fake_b = self._translate_all("gen_ab", params, self._evaluated["a"])
         fake_a = self._translate_all("gen_ba", params, self._evaluated["b"])
         figures = truth.shapes_figures(fake_b, fake_a, *self._scenes)
-        self.writer.write_scalars(step, figures)
-        path = evaluation_path(self.workdir, step)
+        self._writer.write_scalars(step, figures)
+        path = evaluation_path(self._workdir, step)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(figures, indent=2) + "\n")
-        return figures
 
     def end(self, state: TrainState) -> None:
-        """Prints what the run has come to, where the truth is known."""
-        if self._config.evaluate_every_steps and self.is_writer:
-            figures = {
-                name: json.loads(evaluation_path(self.workdir, step).read_text())
+        """Prints what the run has come to, and where its last samples are."""
+        if not self._is_writer:
+            return
+        if self._config.evaluate_every_steps:
+            paths = {
+                name: evaluation_path(self._workdir, step)
                 for name, step in (("start", 0), ("end", int(state.step)))
             }
+            figures = {n: json.loads(p.read_text()) for n, p in paths.items() if p.exists()}
             # What generators would score that return what they are given.
             identity = truth.shapes_figures(
                 self._evaluated["a"], self._evaluated["b"], *self._scenes
             )
             print(table(figures | {"identity": identity}))
-        strips = sorted((self.workdir / "samples").glob("*.png"))[-2:]
-        print("\n".join(f"sample: {path}" for path in strips))
+        for path in sorted((self._workdir / "samples").glob("*.png"))[-2:]:
+            print(f"sample: {path}")
 
     def close(self) -> None:
         """Flushes and closes TensorBoard's files."""
-        self.writer.flush()
-        self.writer.close()
+        self._writer.flush()
+        self._writer.close()
 
     def _report_speed(self, step: int) -> None:
         """Says how far the run is, from the second time on also how fast; compiling would count."""
@@ -162,7 +162,7 @@ class Report:
             speed = (step - last_step) / (now - last_time)
             left = datetime.timedelta(seconds=round((self._num_steps - step) / speed))
             line += f", {speed:.3g} steps/s, {left} left"
-            self.writer.write_scalars(step, {"steps_per_second": speed})
+            self._writer.write_scalars(step, {"steps_per_second": speed})
         self._last_flush = step, now
         logging.info(line)
 
@@ -170,7 +170,7 @@ class Report:
         """Starts and stops the profiler as configured; `step` updates have been asked for."""
         first, count = self._config.profile_at_step, self._config.profile_steps
         if first and step == first:
-            jax.profiler.start_trace(str(self.workdir))
+            jax.profiler.start_trace(str(self._workdir))
             self._profiling = True
         elif self._profiling and step == first + count:
             jax.block_until_ready(self._pending[-1][1])
