@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -41,6 +42,9 @@ def quieten_libraries() -> None:
     # Orbax and JAX tell every step of theirs, and failures that reach us as exceptions as well;
     # only their warnings are news.
     def is_news(record: standard_logging.LogRecord) -> bool:
+        # CLU says at length what is in config.json, and how large samples are.
+        if "[Hyperparameters]" in record.getMessage() or "Got images" in record.getMessage():
+            return False
         from_library = any(name in record.pathname for name in ("orbax", "jax/_src", "asyncio"))
         return not from_library or record.levelno == standard_logging.WARNING
 
@@ -62,6 +66,13 @@ if __name__ == "__main__":
         app.run(main, flags_parser=config_lib.parse_flags)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        sys.exit(
+            "error: an update does not fit into memory: lower batch_size, data.crop_size or "
+            "generator.width"
+        )
     except InterruptedRun as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signum)

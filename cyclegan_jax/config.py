@@ -83,7 +83,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """`flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
-    for flag, value in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for flag, value in zip(argv[1:], [*argv[2:], ""], strict=False):
         name, equals, rest = flag.lstrip("-").partition("=")
         path = Path((rest if equals else value).split(":")[0])
         if flag.startswith("-") and name == "config" and not path.is_file():
@@ -106,6 +106,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         if illegal and illegal[1] in known:
             name, text = illegal.groups()
             raise UserError(_ill_typed(name, text, known[name])) from error
+        unknown = re.match(r"Unknown command line flag '([\w.]+)'", str(error))
+        if unknown and unknown[1] in known:
+            raise UserError(f"command line: fields are set as --config.{unknown[1]}=...") from error
         raise UserError(f"command line: {_one_line(error)}") from error
     if len(remaining) > 1:
         raise UserError(f"command line: {remaining[1]!r} is not a flag; flags start with --")
@@ -171,6 +174,11 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             f"config.data.crop_size is {config.data.crop_size}; it must be at most data.load_size, "
             f"{config.data.load_size}"
+        )
+    if config.init_from and not (Path(config.init_from) / "checkpoints").is_dir():
+        raise UserError(
+            f"config.init_from is {config.init_from!r}; the work directory of a run was expected, "
+            "with checkpoints in it"
         )
     if config.evaluate_every_steps:
         data = config.data

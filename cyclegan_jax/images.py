@@ -108,6 +108,8 @@ def _unreadable(name: str, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
         return UserError(f"picture {name}: there is no such file")
     reason = " ".join(str(error).split()) or type(error).__name__
+    if reason.startswith("cannot identify"):  # and then a Python object
+        reason = "it is not a picture of a known format"
     return UserError(f"picture {name} cannot be read: {reason}")
 
 

@@ -31,10 +31,10 @@ class StopRequest:
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        name = signal.Signals(signum).name
-        print(f"{name}: stopping after this update; ctrl-C leaves at once", file=sys.stderr)
         # The system's own handler needs no Python to run, so it works in the middle of an update.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        name = signal.Signals(signum).name
+        print(f"{name}: stopping after this update; ctrl-C leaves at once", file=sys.stderr)
 
     def __exit__(
         self,

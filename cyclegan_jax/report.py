@@ -41,8 +41,9 @@ class Report:
         self._profiling = False
         self._pending: list[tuple[int, Metrics]] = []
         tests = data.load_sources(config.data, "test")
-        if None in tests:
-            logging.info("There are no test pictures: samples are made of training pictures")
+        for domain, test in zip(("A", "B"), tests, strict=True):
+            if test is None:
+                logging.info("%s has no test pictures: its samples show training pictures", domain)
         trains = data.load_sources(config.data, "train")
         self._shown = {
             domain: data.test_pictures(config, test or train, config.sample_pictures, domain=domain)
@@ -90,8 +91,7 @@ class Report:
         means = {name: float(np.mean([v[name] for v in fetched])) for name in fetched[0]}
         # A rate that changed in between is reported as it now is.
         means["learning_rate"] = float(fetched[-1]["learning_rate"])
-        self._writer.write_scalars(steps[-1], means)
-        self._report_speed(steps[-1])
+        self._writer.write_scalars(steps[-1], means | self._speed(steps[-1]))
 
     def samples(self, state: TrainState) -> None:
         """Saves strips (real, translated, back, identity) of both directions as PNG."""
@@ -154,17 +154,19 @@ class Report:
         self._writer.flush()
         self._writer.close()
 
-    def _report_speed(self, step: int) -> None:
+    def _speed(self, step: int) -> dict[str, float]:
         """Says how far the run is, from the second time on also how fast; compiling would count."""
+        speeds = {}
         now, line = time.monotonic(), f"step {step} of {self._num_steps}"
         if self._last_flush is not None:
             last_step, last_time = self._last_flush
             speed = (step - last_step) / (now - last_time)
             left = datetime.timedelta(seconds=round((self._num_steps - step) / speed))
             line += f", {speed:.3g} steps/s, {left} left"
-            self._writer.write_scalars(step, {"steps_per_second": speed})
+            speeds["steps_per_second"] = speed
         self._last_flush = step, now
         logging.info(line)
+        return speeds
 
     def _profile(self, step: int) -> None:
         """Starts and stops the profiler as configured; `step` updates have been asked for."""

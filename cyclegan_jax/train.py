@@ -1,7 +1,9 @@
 """The training loop: a configuration and a work directory in, a trained state out."""
 
 import contextlib
+import fcntl
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,6 +19,9 @@ from cyclegan_jax.report import Report
 from cyclegan_jax.schedules import total_steps
 from cyclegan_jax.state import TrainState, create_state
 from cyclegan_jax.step import compile_step
+
+# What a start that failed early may leave in a work directory.
+_OWN = {".lock", "checkpoints"}
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -47,30 +52,41 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     picture_size = data.picture_size(config.data, train_a, train_b)
     config_lib.check_picture_size(config, *picture_size)
 
-    write_config(config, workdir)
-    checkpoints = Checkpoints(workdir, keep=config.checkpoints_to_keep)
-    state = start_state(config, picture_size, checkpoints)
-    start = int(state.step)
-    if start >= num_steps:
-        logging.info("Nothing to do: %d of %d updates are done", start, num_steps)
-        return state
-    report = Report(config, workdir, num_steps)
-    step_fn = compile_step(config, pairs_per_epoch)
-    batches = data.train_batches(
-        config,
-        train_a,
-        train_b,
-        start_step=start,
-        num_steps=num_steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
     with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(workdir))
+        checkpoints = Checkpoints(workdir, keep=config.checkpoints_to_keep)
+        state = start_state(config, picture_size, checkpoints)
+        start = int(state.step)
+        if start >= num_steps:
+            logging.info("Nothing to do: %d of %d updates are done", start, num_steps)
+            return state
+        write_config(config, workdir)
+        logging.info(
+            "%d pictures of A, %d of B, %d pairs an epoch, %d updates in all; %d %s device(s)",
+            len(train_a),
+            len(train_b),
+            pairs_per_epoch,
+            num_steps,
+            jax.device_count(),
+            jax.default_backend(),
+        )
+        report = Report(config, workdir, num_steps)
+        step_fn = compile_step(config, pairs_per_epoch)
+        batches = data.train_batches(
+            config,
+            train_a,
+            train_b,
+            start_step=start,
+            num_steps=num_steps,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
         stop = stack.enter_context(StopRequest())
         for resource in (checkpoints, report, batches):
             stack.enter_context(contextlib.closing(resource))
         report.start(state)
+        logging.info("Compiling the update, which may take a minute")
         for step, batch in enumerate(batches, start + 1):
             state, metrics = step_fn(state, batch)
             report.add(step, metrics)
@@ -87,7 +103,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             if due(config.checkpoint_every_steps) or stop.signum:
                 report.flush()  # losses that are not finite must not get into a checkpoint
                 checkpoints.save(state, config)
-            if stop.signum:
+            if stop.signum and step < num_steps:
                 checkpoints.wait()
                 raise InterruptedRun(
                     stop.signum, f"stopped and saved at step {step} of {num_steps}"
@@ -107,22 +123,42 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
         for line in config_lib.differences(config, stored):
             logging.warning("The run goes on with another configuration: %s", line)
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    elif workdir.is_dir() and {path.name for path in workdir.iterdir()} - _OWN:
         raise UserError(
             f"work directory {workdir} holds files but no config.json of a run; choose an empty "
             "or a new one"
         )
 
 
-def write_config(config: ConfigDict, workdir: Path) -> None:
-    """Makes the work directory and leaves the configuration in it; UserError where it cannot."""
+@contextlib.contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """Makes the work directory and keeps other runs out of it.
+
+    Raises:
+        UserError: where it cannot be written or another run is at work in it.
+    """
     if jax.process_index() != 0:
+        yield
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
+        lock = (workdir / ".lock").open("a")
     except OSError as error:
         raise UserError(f"work directory {workdir} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"work directory {workdir} is in use by another run") from error
+        except OSError:
+            logging.warning("%s has no locks: mind that one run alone uses it", workdir)
+        yield
+
+
+def write_config(config: ConfigDict, workdir: Path) -> None:
+    """Leaves the configuration in the work directory."""
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
 
 
 def start_state(

@@ -1,7 +1,6 @@
 """Every mistake of a user's gives one clear line and a non-zero exit, and loses nothing."""
 
 import logging
-import resource
 import shutil
 import subprocess
 import sys
@@ -13,16 +12,16 @@ from PIL import Image
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.train import train
+from cyclegan_jax.train import claimed, train
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
 
 
-def command_line(*arguments: str, **options) -> subprocess.CompletedProcess:
+def command_line(*arguments: str) -> subprocess.CompletedProcess:
     """Runs main.py and returns what it said and its exit code."""
     command = [sys.executable, "main.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +33,7 @@ def command_line(*arguments: str, **options) -> subprocess.CompletedProcess:
         (["--config.data.flip=maybe"], "config.data.flip is 'maybe'; true or false was expected"),
         (["--config.precision=float16"], "choose from float32, bfloat16, float64"),
         (["--workdri=x"], "Did you mean: workdir"),
+        (["--batch_size=4"], "fields are set as --config.batch_size="),
         (["runs/x"], "'runs/x' is not a flag"),
         (["--config=configs/nothing.py"], "there are configs/default.py, configs/folder.py"),
         (["--config=configs/tfds.py:map"], "did you mean maps?"),
@@ -70,7 +70,7 @@ def refusal(config, workdir: Path) -> str:
         ("discriminator.layers", 5, "sides must be at least 96"),
         ("data.channels_b", 1, "set it to 0"),
         ("data.source", "files", "choose from tfds, folder, shapes"),
-        ("init_from", "/nowhere", "/nowhere"),
+        ("init_from", "/nowhere", "config.init_from is '/nowhere'"),
     ],
 )
 def test_configuration(config, tmp_path, field, value, expected):
@@ -181,6 +181,12 @@ def test_work_directory_that_cannot_be_made(config, tmp_path):
     assert "cannot be written" in refusal(config, tmp_path / "file" / "run")
 
 
+def test_work_directory_in_use(config, tmp_path):
+    """A second run keeps out while the first is at work."""
+    with claimed(tmp_path / "run"):
+        assert "in use by another run" in refusal(config, tmp_path / "run")
+
+
 def test_foreign_work_directory(config, tmp_path):
     """A folder of something else is refused and stays as it is."""
     (tmp_path / "thesis.tex").write_text("precious")
@@ -286,16 +292,10 @@ def test_damaged_configuration(run):
 
 def test_disk_full(tmp_path):
     """A checkpoint that cannot be written ends the run; a limit on files stands for the disk."""
-    limit = 64 * 1024
-
-    def limit_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    result = command_line(
-        "--config=tests/tiny.py",
-        f"--workdir={tmp_path / 'run'}",
-        "--config.sample_every_steps=0",
-        preexec_fn=limit_files,
+    command = [sys.executable, "main.py", "--config=tests/tiny.py", f"--workdir={tmp_path / 'run'}"]
+    limited = ["bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command]
+    result = subprocess.run(
+        [*limited, "--config.sample_every_steps=0"], cwd=ROOT, capture_output=True, text=True
     )
     assert result.returncode == 1
     assert "could not be written" in result.stderr

@@ -75,9 +75,9 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert samples(one) == samples(other)
 
 
-@pytest.mark.parametrize("step", [3, 13])
+@pytest.mark.parametrize("step", [1, 4, 8, 13, 19])
 def test_killed(whole, tmp_path, step):
-    """SIGKILL before the first checkpoint, and between two."""
+    """SIGKILL at five moments: before the first checkpoint, and between two."""
     process = start(tmp_path / "run")
     wait_for_step(tmp_path / "run", step, process)
     process.kill()

@@ -175,6 +175,6 @@ def test_folders_without_tests_and_with_a_broken_picture(config, tmp_path, caplo
     config.data.dir = str(tmp_path)
     config.data.skip_unreadable = True
     train(config, tmp_path / "run")
-    assert "no test pictures" in caplog.text
+    assert "has no test pictures" in caplog.text
     assert "1 pictures could not be read" in caplog.text
     assert (tmp_path / "run" / "samples" / "00000010_b_to_a.png").is_file()
