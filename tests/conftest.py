@@ -20,3 +20,12 @@ from tests import tiny  # noqa: E402
 def config() -> ConfigDict:
     """A tiny configuration of the test's own."""
     return tiny.get_config()
+
+
+# They take longest; begun first, they let two workers end at about the same time.
+SLOW = ("test_resume.py", "test_parity.py", "test_devices.py", "test_mistakes.py", "test_step.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow modules first."""
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
