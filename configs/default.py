@@ -24,16 +24,30 @@ def get_config() -> ConfigDict:
     c.init_from = ""
 
     c.generator = g = ConfigDict()
-    g.variant = "resnet9"  # resnet3, resnet6, resnet9, unet128, unet256
+    # resnet3, resnet6, resnet9, unet128, unet256: as published. Variants of later systems:
+    # resnet9_reflect (strided layers padded by reflection), resnet9_resize (doubled pixels and a
+    # convolution where resnet9 has a transposed one), resnet9_same, resnet9_same_resize,
+    # resnet9_same_deep (padded as Keras does; the last halves three times),
+    # resnet7_single (blocks of one convolution, LeakyReLU).
+    g.variant = "resnet9"
+    g.blocks = config_dict.placeholder(int)  # residual blocks, where not those of the variant
     g.width = 64  # channels of the first layer; deeper ones are multiples of it
-    g.norm = "instance"  # instance, batch (statistics of the batch, affine), none
+    # instance, instance_affine (with scale and offset), batch (statistics of the batch, affine),
+    # none
+    g.norm = "instance"
     g.dropout = 0.0  # rate inside residual blocks and the inner U-Net; the original's option is 0.5
 
     c.discriminator = d = ConfigDict()
-    d.variant = "patch"  # patch (70x70 with 3 layers), pixel (1x1)
+    # patch (70x70 with 3 layers), pixel (1x1): as published. Variants of later systems:
+    # patch_normed (a norm on the first layer too), patch_reflect (padded by reflection),
+    # patch_same (Keras), patch_strided, both without the layer of stride 1, and dense (patch_same
+    # with one score for the picture).
+    d.variant = "patch"
     d.width = 64  # channels of the first layer
-    d.layers = 3  # strided layers of patch: 1 sees 16x16 pixels, 2 34x34, 3 70x70, 4 142x142
-    d.norm = "instance"  # instance, batch, none
+    d.layers = 3  # strided layers: 1 of patch sees 16x16 pixels, 2 34x34, 3 70x70, 4 142x142
+    d.norm = "instance"  # instance, instance_affine, batch, none
+    d.sigmoid = False  # scores in (0, 1); lsgan only
+    d.scales = 1  # 2: a second discriminator judges the picture at half its size, and so on
 
     c.init = i = ConfigDict()
     i.name = "normal"  # normal, xavier, kaiming, orthogonal
@@ -45,12 +59,17 @@ def get_config() -> ConfigDict:
     ls.cycle_a = 10.0  # weight of A -> B -> A
     ls.cycle_b = 10.0  # weight of B -> A -> B
     ls.identity = 0.5  # weight relative to the cycle's, as published; 0 leaves the term out
+    ls.identity_every_steps = 1  # the term counts only in every so-many-th update
+    ls.real_label = 1.0  # what stands for real in lsgan and vanilla; 0.9 softens it
     ls.gradient_penalty = 10.0  # weight; wgangp only
 
     # Generated pictures that each discriminator may be shown again; 0 shows only the newest.
     c.pool_size = 50
     # Which networks move first on each batch: generators, discriminators.
     c.update_first = "generators"
+    # Updates on each batch: more for the side that lags behind.
+    c.generator_updates = 1
+    c.discriminator_updates = 1
 
     c.optimizer = o = ConfigDict()
     o.learning_rate = 2e-4  # both Adams
@@ -64,17 +83,24 @@ def get_config() -> ConfigDict:
     s.step_epochs = 50  # step: divided by 10 each time these have passed
 
     c.data = da = ConfigDict()
-    # tfds (the published sets), folder (your own pictures), shapes (built in, drawn on the fly)
+    # tfds (the published sets), folder (your own pictures), celeba (faces by attribute), shapes
+    # (built in, drawn on the fly)
     da.source = "tfds"
     da.name = "horse2zebra"  # tfds: which of its cycle_gan sets
     # tfds: where prepared sets are kept (empty: ~/tensorflow_datasets).
     # folder: the folder that holds trainA, trainB, testA, testB (or list files trainA.txt, ...).
+    # celeba: the folder of the faces, or the one above.
     da.dir = ""
     # folder: a domain's own folders or list files, comma-separated, instead of those under dir.
     da.train_a = ""
     da.train_b = ""
     da.test_a = ""
     da.test_b = ""
+    # celeba: the table of attributes (empty: the one found in dir), and what the faces of a domain
+    # have in common, or with a minus lack; where both hold, a face belongs to A.
+    da.attributes = ""
+    da.attribute_a = "Black_Hair"
+    da.attribute_b = "Blond_Hair"
     da.direction = "a_to_b"  # b_to_a swaps the two domains
     da.channels_a = 3  # 1 turns pictures grey, 3 turns them into colour
     da.channels_b = 3
@@ -86,6 +112,7 @@ def get_config() -> ConfigDict:
     da.load_size = 286  # pixels
     da.crop_size = 256  # pixels
     da.flip = True  # mirror left to right with probability 1/2
+    da.flip_alike = False  # flip both pictures of a pair or none
     da.pairing = "independent"  # independent: B is drawn at random; serial: A and B go in step
     da.epoch = "larger"  # pairs in an epoch: as many as the larger set has, or the smaller
     da.max_pictures = 0  # use only this many of each set, from the first; 0 uses all
@@ -100,10 +127,13 @@ def get_config() -> ConfigDict:
     # All schedules count updates; 0 switches one off. The last step of a run always counts.
     c.log_every_steps = 100
     c.sample_every_steps = 1000
+    c.sample_early = False  # also each step to 100, each 10th to 1,000, each 100th to 10,000
     c.sample_pictures = 4  # rows of a sample strip, from the test set
+    c.sample_batch = False  # also strips of the pictures just trained on
     c.evaluate_every_steps = 0  # needs a set with a truth: shapes
     c.checkpoint_every_steps = 1000
-    c.checkpoints_to_keep = 3
+    c.checkpoints_to_keep = 3  # the newest
+    c.backup_every_steps = 0  # checkpoints of these steps are kept for good
     c.profile_at_step = 0  # record a TensorBoard profile from this step on; 0 records none
     c.profile_steps = 5
     return c

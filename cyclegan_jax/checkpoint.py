@@ -23,16 +23,32 @@ class Checkpoints:
     before leaving. A checkpoint appears under its name only when it is complete.
     """
 
-    def __init__(self, workdir: Path, *, keep: int | None = None, read_only: bool = False):
-        """Opens what is there; `keep` is how many of the newest stay."""
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        keep: int | None = None,
+        backup_every: int = 0,
+        read_only: bool = False,
+    ):
+        """Opens what is there.
+
+        Args:
+            workdir: of the run.
+            keep: how many of the newest stay; None for all.
+            backup_every: multiples of so many steps stay as well.
+            read_only: whether nothing is to be made or cleaned up.
+        """
         self.folder = workdir / "checkpoints"
         self._keep = keep
+        self._backup_every = backup_every
         self._read_only = read_only
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
+            keep_period=self._backup_every or None,
             create=not self._read_only,
             cleanup_tmp_directories=not self._read_only,
         )
@@ -122,23 +138,31 @@ class Checkpoints:
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
         return state
 
-    def restore_params(self, config: ConfigDict) -> tuple[int, dict[str, Any]]:
-        """The networks of the newest checkpoint that can be read, whatever else is in it.
+    def restore_params(
+        self, config: ConfigDict, step: int | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """The networks of a checkpoint, whatever else is in it.
 
         Args:
             config: of the run that will use them.
+            step: of the checkpoint; by default the newest that can be read.
 
         Returns:
             Its step, and {gen_ab, gen_ba, disc_a, disc_b}.
 
         Raises:
-            UserError: where there is no checkpoint, or one of another architecture.
+            UserError: where there is no such checkpoint, or one of another architecture.
         """
-        for step in reversed(self.steps):
+        if step is not None and step not in self.steps:
+            there = ", ".join(map(str, self.steps)) or "none"
+            raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {there}")
+        for candidate in reversed(self.steps) if step is None else (step,):
             try:
-                shapes = self._manager.item_metadata(step)["state"]
-                return step, self.restore_step(step, shapes, config)["params"]
+                shapes = self._manager.item_metadata(candidate)["state"]
+                return candidate, self.restore_step(candidate, shapes, config)["params"]
             except DamagedCheckpointError as error:
+                if step is not None:
+                    raise
                 logging.warning("%s; trying the one before", error)
         raise UserError(f"{self.folder}: no checkpoint that can be read")
 
@@ -157,22 +181,18 @@ class Checkpoints:
 
         The networks agree by then: it is the pools whose pictures or number are others.
         """
+        where = f"checkpoint {self.folder / str(step)}"
         try:
-            stored = self._manager.item_metadata(step)["state"]
-            kept = {_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(stored)}
+            kept = _shapes(self._manager.item_metadata(step)["state"])
         except Exception as error:
-            where = f"checkpoint {self.folder / str(step)}"
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        for path, leaf in jax.tree.leaves_with_path(template):
-            name = _name(path)
-            if (
-                name.startswith(("params.", "pools."))
-                and tuple(kept.get(name, leaf.shape)) != leaf.shape
-            ):
+        made = _shapes(template)
+        for name in sorted(kept.keys() | made.keys()):
+            if kept.get(name) != made.get(name):
                 raise UserError(
-                    f"checkpoint {self.folder / str(step)}: {name} is {list(kept[name])}, but this "
-                    f"configuration makes it {list(leaf.shape)}; keep pool_size and the size of "
-                    "pictures, or start another run with init_from"
+                    f"{where}: {name} is {kept.get(name, 'not there')}, but this configuration "
+                    f"makes it {made.get(name, 'none')}; keep pool_size and the size of pictures, "
+                    "or start another run with init_from"
                 )
 
     def _set_aside(self, step: int) -> Path:
@@ -201,6 +221,15 @@ class DamagedCheckpointError(UserError):
 def _name(path: Any) -> str:
     """A path in a tree as words, alike for attributes and for keys of dictionaries."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _shapes(state: Any) -> dict[str, list[int]]:
+    """{name: shape} of the arrays in networks and pools."""
+    return {
+        name: list(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(state)
+        if (name := _name(path)).startswith(("params.", "pools.")) and hasattr(leaf, "shape")
+    }
 
 
 def _short(error: BaseException) -> str:

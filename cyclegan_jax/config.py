@@ -14,7 +14,7 @@ from configs import default
 from cyclegan_jax.data import DATA_CHOICES, published
 from cyclegan_jax.discriminators import DISCRIMINATORS, check_discriminator_size
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.generators import GENERATORS, check_generator_size
+from cyclegan_jax.generators import GENERATORS, check_generator_size, has_blocks
 from cyclegan_jax.layers import INITIALIZERS, NORMS
 from cyclegan_jax.losses import MODES
 from cyclegan_jax.schedules import SCHEDULES, total_epochs
@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": PRECISIONS,
     "generator.variant": tuple(GENERATORS),
     "generator.norm": NORMS,
-    "discriminator.variant": DISCRIMINATORS,
+    "discriminator.variant": tuple(DISCRIMINATORS),
     "discriminator.norm": NORMS,
     "init.name": INITIALIZERS,
     "loss.mode": MODES,
@@ -37,9 +37,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 AT_LEAST: dict[str, float] = {
     "batch_size": 1,
     "num_steps": 1,
+    "generator.blocks": 1,
     "generator.width": 1,
     "discriminator.width": 1,
     "discriminator.layers": 1,
+    "discriminator.scales": 1,
+    "loss.identity_every_steps": 1,
+    "generator_updates": 1,
+    "discriminator_updates": 1,
     "schedule.step_epochs": 1,
     "data.channels_a": 1,
     "data.channels_b": 1,
@@ -58,12 +63,15 @@ AT_LEAST: dict[str, float] = {
 # What decides the shape of the state: a run cannot go on with another value.
 ARCHITECTURE = (
     "generator.variant",
+    "generator.blocks",
     "generator.width",
     "generator.norm",
     "discriminator.variant",
     "discriminator.width",
     "discriminator.layers",
     "discriminator.norm",
+    "discriminator.sigmoid",
+    "discriminator.scales",
     "data.channels_a",
     "data.channels_b",
 )
@@ -152,6 +160,16 @@ def _check_together(config: ConfigDict) -> None:
     if config.generator.dropout >= 1:
         raise UserError(
             f"config.generator.dropout is {config.generator.dropout}; it must be below 1"
+        )
+    if config.generator.blocks is not None and not has_blocks(config.generator.variant):
+        raise UserError(
+            f"config.generator.blocks is {config.generator.blocks}, but {config.generator.variant} "
+            "has no residual blocks; leave it unset, or choose a resnet as generator.variant"
+        )
+    if config.discriminator.sigmoid and config.loss.mode != "lsgan":
+        raise UserError(
+            f"config.discriminator.sigmoid goes with loss.mode lsgan; {config.loss.mode} takes "
+            "unbounded scores"
         )
     for name in ("beta1", "beta2"):
         if config.optimizer[name] >= 1:
@@ -260,8 +278,9 @@ def read_json(path: Path) -> ConfigDict:
 
 
 def _check_type(name: str, value: Any, example: Any) -> None:
-    expected = int if name == "num_steps" else type(example)
-    if name == "num_steps" and value is None:
+    # What has no default is a number that may be left unset.
+    expected = int if example is None else type(example)
+    if example is None and value is None:
         return
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return
@@ -271,7 +290,7 @@ def _check_type(name: str, value: Any, example: Any) -> None:
 
 def _ill_typed(name: str, value: Any, example: Any) -> str:
     """The message for a value that the field cannot take; its default serves as the example."""
-    example = 1000 if example is None else example
+    example = 9 if example is None else example
     kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return f"config.{name} is {value!r}; {kind[type(example)]} was expected, as {example!r}"
 

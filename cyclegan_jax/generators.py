@@ -1,51 +1,73 @@
-"""Generators: ResNet and U-Net, as published with CycleGAN and pix2pix.
+"""Generators: the ResNets and U-Nets of CycleGAN, pix2pix and the systems that followed.
 
 `GENERATORS` lists the variants by name; `build_generator` makes one.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.layers import Conv, Dropout, Norm, Style, UpConv, leaky_relu
+from cyclegan_jax.layers import Conv, Dropout, Norm, ResizeConv, Style, UpConv, leaky_relu
 
 Array = jax.Array
+Layer = Callable[..., Any]
+Activation = Callable[[Array], Array]
 
 
 class ResidualBlock(nn.Module):
-    """Two reflect-padded 3x3 convolutions around which the input is added (Johnson et al. 2016)."""
+    """Reflect-padded 3x3 convolutions around which the input is added (Johnson et al. 2016).
+
+    Every convolution has a norm; the activation, and dropout where there is any, follow the first.
+    """
 
     style: Style
     dropout: float
+    convolutions: int
+    activation: Activation
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] to the same shape."""
-        conv = functools.partial(
-            Conv,
-            x.shape[-1],
-            3,
-            self.style,
-            padding=1,
-            pad_mode="reflect",
-            use_bias=not self.style.norm_replaces_bias,
-        )
-        y = conv(name="conv_0")(x)
-        y = nn.relu(Norm(self.style, name="norm_0")(y))
-        y = Dropout(self.dropout, self.style)(y)
-        y = conv(name="conv_1")(y)
-        return x + Norm(self.style, name="norm_1")(y)
+        y = x
+        for i in range(self.convolutions):
+            y = Conv(
+                x.shape[-1],
+                3,
+                self.style,
+                padding=1,
+                pad_mode="reflect",
+                use_bias=not self.style.norm_replaces_bias,
+                name=f"conv_{i}",
+            )(y)
+            y = Norm(self.style, name=f"norm_{i}")(y)
+            if i == 0:
+                y = Dropout(self.dropout, self.style)(self.activation(y))
+        return x + y
 
 
 class ResNetGenerator(nn.Module):
-    """Two strided layers down, residual blocks at a quarter of the size, two layers up again.
+    """Strided layers down, residual blocks at the smallest size, as many layers up again.
 
-    Height and width must be multiples of 4 and at least 8. 9 blocks at width 64 have 11,378,179
-    parameters for three channels, 6 blocks 7,837,699.
+    Height and width must be multiples of 2**levels, and at least twice that. With two levels at
+    width 64, 9 blocks have 11,378,179 parameters for three channels, 6 blocks 7,837,699.
+
+    Attributes:
+        channels: of the output.
+        width: channels of the first layer, doubled on each level.
+        style: what all layers have in common.
+        dropout: rate inside the blocks.
+        blocks: residual blocks.
+        levels: halvings, and doublings.
+        block_convolutions: in each block, 2 as published or 1.
+        activation: between layers.
+        down: makes a strided layer.
+        up: makes a layer that doubles.
+        outer_bias: whether layers outside the blocks have an offset; the last always has.
     """
 
     channels: int
@@ -53,9 +75,22 @@ class ResNetGenerator(nn.Module):
     style: Style
     dropout: float
     blocks: int
+    levels: int = 2
+    block_convolutions: int = 2
+    activation: Activation = nn.relu
+    down: Layer = functools.partial(Conv, size=3, stride=2, padding=1)
+    up: Layer = functools.partial(UpConv, size=3)
+    outer_bias: bool = True
 
-    granularity = 4
-    smallest = 8
+    @property
+    def granularity(self) -> int:
+        """Sides must be multiples of this."""
+        return 2**self.levels
+
+    @property
+    def smallest(self) -> int:
+        """Least side: a reflect-padded block needs two pixels."""
+        return 2 * self.granularity
 
     @property
     def mixes_pictures(self) -> bool:
@@ -66,24 +101,25 @@ class ResNetGenerator(nn.Module):
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] in [-1, 1] to [B, H, W, channels] in (-1, 1), at least float32."""
         style = self.style
-        bias = not style.norm_replaces_bias
+        bias = self.outer_bias and not style.norm_replaces_bias
+        widths = [self.width * 2**i for i in range(self.levels + 1)]
+        end = functools.partial(Conv, size=7, style=style, padding=3, pad_mode="reflect")
 
-        def norm_relu(y: Array, name: str) -> Array:
-            return nn.relu(Norm(style, name=f"{name}_norm")(y))
+        def layer(make: Layer, features: int, name: str, y: Array) -> Array:
+            y = make(features, style=style, use_bias=bias, name=name)(y)
+            return self.activation(Norm(style, name=f"{name}_norm")(y))
 
-        y = Conv(self.width, 7, style, padding=3, pad_mode="reflect", use_bias=bias, name="stem")(x)
-        y = norm_relu(y, "stem")
-        for i in range(2):
-            features = self.width * 2 ** (i + 1)
-            y = Conv(features, 3, style, stride=2, padding=1, use_bias=bias, name=f"down_{i}")(y)
-            y = norm_relu(y, f"down_{i}")
+        y = end(widths[0], use_bias=bias, name="stem")(x)
+        y = self.activation(Norm(style, name="stem_norm")(y))
+        for i, features in enumerate(widths[1:]):
+            y = layer(self.down, features, f"down_{i}", y)
         for i in range(self.blocks):
-            y = ResidualBlock(style, self.dropout, name=f"block_{i}")(y)
-        for i in range(2):
-            features = self.width * 2 ** (1 - i)
-            y = UpConv(features, 3, style, use_bias=bias, name=f"up_{i}")(y)
-            y = norm_relu(y, f"up_{i}")
-        y = Conv(self.channels, 7, style, padding=3, pad_mode="reflect", name="head")(y)
+            y = ResidualBlock(
+                style, self.dropout, self.block_convolutions, self.activation, name=f"block_{i}"
+            )(y)
+        for i, features in enumerate(reversed(widths[:-1])):
+            y = layer(self.up, features, f"up_{i}", y)
+        y = end(self.channels, name="head")(y)
         return nn.tanh(y.astype(style.param_dtype))
 
 
@@ -141,20 +177,65 @@ class UNetGenerator(nn.Module):
 
 Generator = ResNetGenerator | UNetGenerator
 
+_resnet9 = functools.partial(ResNetGenerator, blocks=9)
+# Keras and Paddle: strided layers padded as "same", whose transpose drops the last row and column.
+_down_same = functools.partial(Conv, size=3, stride=2, padding="same")
+_up_same = functools.partial(UpConv, size=3, crop=(0, 1))
+_up_resize = functools.partial(ResizeConv, size=3, padding=1)
+_up_resize_reflect = functools.partial(ResizeConv, size=3, padding=1, pad_mode="reflect")
+
 GENERATORS: dict[str, Callable[..., Generator]] = {
     "resnet3": functools.partial(ResNetGenerator, blocks=3),
     "resnet6": functools.partial(ResNetGenerator, blocks=6),
-    "resnet9": functools.partial(ResNetGenerator, blocks=9),
+    "resnet9": _resnet9,
+    "resnet9_reflect": functools.partial(
+        _resnet9, down=functools.partial(Conv, size=3, stride=2, padding=1, pad_mode="reflect")
+    ),
+    "resnet9_resize": functools.partial(_resnet9, up=_up_resize),
+    "resnet9_same": functools.partial(_resnet9, down=_down_same, up=_up_same),
+    "resnet9_same_resize": functools.partial(_resnet9, down=_down_same, up=_up_resize_reflect),
+    "resnet9_same_deep": functools.partial(_resnet9, down=_down_same, up=_up_same, levels=3),
+    "resnet7_single": functools.partial(
+        ResNetGenerator,
+        blocks=7,
+        block_convolutions=1,
+        activation=leaky_relu,
+        up=_up_same,
+        outer_bias=False,
+    ),
     "unet128": functools.partial(UNetGenerator, depth=7),
     "unet256": functools.partial(UNetGenerator, depth=8),
 }
 
 
 def build_generator(
-    variant: str, *, channels: int, width: int, style: Style, dropout: float = 0.0
+    variant: str,
+    *,
+    channels: int,
+    width: int,
+    style: Style,
+    dropout: float = 0.0,
+    blocks: int | None = None,
 ) -> Generator:
-    """The generator of that name, with `channels` in its output."""
-    return GENERATORS[variant](channels=channels, width=width, style=style, dropout=dropout)
+    """The generator of that name, with `channels` in its output.
+
+    Args:
+        variant: one of `GENERATORS`.
+        channels: of the pictures it makes.
+        width: channels of its first layer.
+        style: what all its layers have in common.
+        dropout: rate, 0 for none.
+        blocks: residual blocks, where not those of the variant; not for U-Nets.
+    """
+    changes = {} if blocks is None else {"blocks": blocks}
+    return GENERATORS[variant](
+        channels=channels, width=width, style=style, dropout=dropout, **changes
+    )
+
+
+def has_blocks(variant: str) -> bool:
+    """Whether a variant has residual blocks, whose number can be chosen."""
+    return not variant.startswith("unet")
 
 
 def check_generator_size(generator: Generator, height: int, width: int) -> None:

@@ -4,6 +4,8 @@ After Shrivastava et al. 2017 (arXiv:1612.07828) and the original CycleGAN. A po
 lives in the train state; asking it is a pure function.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,11 @@ class Pool(flax.struct.PyTreeNode):
     """Pictures generated earlier.
 
     Attributes:
-        images: [size, H, W, C]; those from `count` on are blank.
+        images: [size, H, W, C]; those from `count` on are blank. None for a pool without places.
         count: how many places are taken, an int32 scalar.
     """
 
-    images: Array
+    images: Array | None
     count: Array
 
 
@@ -36,8 +38,9 @@ class Draws(flax.struct.PyTreeNode):
 
 
 def create(size: int, picture_shape: tuple[int, int, int], dtype: jnp.dtype) -> Pool:
-    """An empty pool for `size` pictures [H, W, C]; size 0 makes `query` return what it is given."""
-    return Pool(jnp.zeros((size, *picture_shape), dtype), jnp.zeros((), jnp.int32))
+    """An empty pool for `size` pictures [H, W, C]; of size 0, `query` returns what it is given."""
+    images = jnp.zeros((size, *picture_shape), dtype) if size else None
+    return Pool(images, jnp.zeros((), jnp.int32))
 
 
 def draw(key: Array, batch_size: int, size: int) -> Draws:
@@ -64,21 +67,24 @@ def query(pool: Pool, images: Array, key: Array) -> tuple[Pool, Array]:
     Returns:
         The pool as it is now, and pictures [B, H, W, C].
     """
-    size = pool.images.shape[0]
-    if size == 0:
+    if pool.images is None:
         return pool, images
+    size = pool.images.shape[0]
 
-    def show(pool: Pool, new: tuple[Array, Array, Array]) -> tuple[Pool, Array]:
+    def show(held: tuple[Array, Array], new: tuple[Array, Array, Array]) -> Any:
+        kept, count = held
         image, exchange, index = new
-        filling = pool.count < size
-        place = jnp.where(filling, pool.count, index)
-        older = jax.lax.dynamic_index_in_dim(pool.images, place, keepdims=False)
+        filling = count < size
+        place = jnp.where(filling, count, index)
+        older = jax.lax.dynamic_index_in_dim(kept, place, keepdims=False)
         # Where nothing changes the place is written with what it holds: a write to one place can
         # be done in the donated buffer, a choice between two pools would copy it.
         stored = jnp.where(filling | exchange, image, older)
         returned = jnp.where(filling | ~exchange, image, older)
-        stored_images = jax.lax.dynamic_update_index_in_dim(pool.images, stored, place, 0)
-        return Pool(stored_images, pool.count + filling), returned
+        kept = jax.lax.dynamic_update_index_in_dim(kept, stored, place, 0)
+        return (kept, count + filling), returned
 
     draws = draw(key, images.shape[0], size)
-    return jax.lax.scan(show, pool, (images.astype(pool.images.dtype), draws.exchange, draws.index))
+    new = images.astype(pool.images.dtype), draws.exchange, draws.index
+    held, returned = jax.lax.scan(show, (pool.images, pool.count), new)
+    return Pool(*held), returned

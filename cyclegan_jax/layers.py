@@ -14,11 +14,11 @@ from flax import linen as nn
 
 from cyclegan_jax import convolutions
 
-NORMS = ("instance", "batch", "none")
+NORMS = ("instance", "instance_affine", "batch", "none")
 INITIALIZERS = ("normal", "xavier", "kaiming", "orthogonal")
 
 Array = jax.Array
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Padding = int | tuple[tuple[int, int], tuple[int, int]] | Literal["same"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Style:
     """What all layers of a network have in common.
 
     Attributes:
-        norm: one of `NORMS`. Instance norm has no scale or offset; batch norm has both and uses the
-            statistics of the batch, in training and after it.
+        norm: one of `NORMS`. Instance norm has no scale or offset unless it is called affine; batch
+            norm has both and uses the statistics of the batch, in training and after it.
         init: one of `INITIALIZERS`.
         gain: standard deviation of `normal`, factor of `xavier` and `orthogonal`.
         dtype: of activations and convolutions. Parameters are float32, or float64 with it.
@@ -49,7 +49,7 @@ class Style:
     @property
     def norm_replaces_bias(self) -> bool:
         """Whether convolutions before a norm go without bias, as in the original."""
-        return self.norm != "instance"
+        return self.norm in ("batch", "none")
 
 
 def initializer(name: str, gain: float, *, transposed: bool = False) -> Callable[..., Array]:
@@ -78,14 +78,15 @@ def initializer(name: str, gain: float, *, transposed: bool = False) -> Callable
 
 
 class Conv(nn.Module):
-    """Convolution of a square kernel with explicit padding, as PyTorch's Conv2d.
+    """Convolution of a square kernel, as PyTorch's Conv2d.
 
     Attributes:
         features: output channels.
         size: side of the kernel.
         stride: 1 or 2.
-        padding: pixels on every side, or ((top, bottom), (left, right)).
-        pad_mode: zero or reflect.
+        padding: pixels on every side, or ((top, bottom), (left, right)), or "same": as many that
+            the output has ceil(side / stride) pixels, an odd one at the end (Keras and Paddle).
+        pad_mode: what is added, zero or reflect.
         use_bias: whether an offset, 0 at first, is added.
     """
 
@@ -93,7 +94,7 @@ class Conv(nn.Module):
     size: int
     style: Style
     stride: int = 1
-    padding: int | Padding = 0
+    padding: Padding = 0
     pad_mode: Literal["zero", "reflect"] = "zero"
     use_bias: bool = True
 
@@ -104,17 +105,41 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         init = initializer(style.init, style.gain)
         kernel = self.param("kernel", init, shape, style.param_dtype)
-        pad = self.padding
-        if isinstance(pad, int):
-            pad = ((pad, pad), (pad, pad))
         y = convolutions.convolve(
             x.astype(style.dtype),
             kernel.astype(style.dtype),
             stride=self.stride,
-            padding=pad,
+            padding=self._pads(x.shape[1], x.shape[2]),
             pad_mode=self.pad_mode,
         )
         return _add_bias(self, y) if self.use_bias else y
+
+    def _pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        if isinstance(self.padding, int):
+            return ((self.padding, self.padding),) * 2
+        if self.padding != "same":
+            return self.padding
+
+        def same(side: int) -> tuple[int, int]:
+            total = max(0, (math.ceil(side / self.stride) - 1) * self.stride + self.size - side)
+            return total // 2, total - total // 2
+
+        return same(height), same(width)
+
+
+class ResizeConv(Conv):
+    """A convolution of the picture with every pixel doubled in both directions.
+
+    In place of a transposed convolution it leaves no checkerboard (Odena et al. 2016).
+    """
+
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, 2H, 2W, features] where the padding keeps the size."""
+        batch, height, width, channels = x.shape
+        doubled = jnp.broadcast_to(
+            x[:, :, None, :, None], (batch, height, 2, width, 2, channels)
+        ).reshape(batch, 2 * height, 2 * width, channels)
+        return super().__call__(doubled)
 
 
 class UpConv(nn.Module):
@@ -155,7 +180,10 @@ def _add_bias(layer: Conv | UpConv, y: Array) -> Array:
 
 
 class Norm(nn.Module):
-    """Instance norm, batch norm or nothing, by the style; epsilon 1e-5, biased variance."""
+    """Instance norm, batch norm or nothing, by the style; epsilon 1e-5, biased variance.
+
+    Scales begin at N(1, 0.02) in batch norm, as in the original, and at 1 in affine instance norm.
+    """
 
     style: Style
 
@@ -168,17 +196,21 @@ class Norm(nn.Module):
         if style.norm == "instance":
             return convolutions.normalise(x, axes=(1, 2), epsilon=1e-5)
         wide = x.astype(style.param_dtype)
-        mean = _over_devices(wide.mean((0, 1, 2)), style.axis_name)
-        variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.axis_name)
+        if style.norm == "batch":
+            mean = _over_devices(wide.mean((0, 1, 2)), style.axis_name)
+            variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.axis_name)
+            y = (wide - mean) * jax.lax.rsqrt(variance + 1e-5)
+        else:
+            y = convolutions.normalise(wide, axes=(1, 2), epsilon=1e-5)
+        deviation = 0.02 if style.norm == "batch" else 0.0
 
         def scale_init(key: Array, shape: Sequence[int], dtype: Any) -> Array:
-            return 1.0 + 0.02 * jax.random.normal(key, tuple(shape), dtype)
+            return 1.0 + deviation * jax.random.normal(key, tuple(shape), dtype)
 
         channels = (x.shape[-1],)
         scale = self.param("scale", scale_init, channels, style.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), channels, style.param_dtype)
-        y = (wide - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + bias
-        return y.astype(x.dtype)
+        return (y * scale + bias).astype(x.dtype)
 
 
 class Dropout(nn.Module):
@@ -220,5 +252,5 @@ def _over_devices(value: Array, axis_name: str | None) -> Array:
 
 
 def leaky_relu(x: Array) -> Array:
-    """Slope 0.2 below zero, as in every discriminator here."""
+    """Slope 0.2 below zero, as in every discriminator."""
     return nn.leaky_relu(x, 0.2)

@@ -19,7 +19,7 @@ from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import truth
 from cyclegan_jax.inference import translate
 from cyclegan_jax.state import TrainState, build_networks, count_parameters
-from cyclegan_jax.step import Metrics
+from cyclegan_jax.step import Batch, Metrics
 
 Pictures = np.ndarray
 
@@ -93,29 +93,39 @@ class Report:
         means["learning_rate"] = float(fetched[-1]["learning_rate"])
         self._writer.write_scalars(steps[-1], means | self._speed(steps[-1]))
 
-    def samples(self, state: TrainState) -> None:
-        """Saves strips (real, translated, back, identity) of both directions as PNG."""
+    def samples(self, state: TrainState, batch: Batch) -> None:
+        """Saves strips (real, translated, back, identity) of both directions as PNG.
+
+        Args:
+            state: after an update.
+            batch: the pictures of that update, for strips of their own where they are asked for.
+        """
         if not self._is_writer:
             return
         params = _one_device(state.params)
         step = int(state.step)
+        self._strips(step, params, self._shown, "samples")
+        if self._config.sample_batch:
+            first = {domain: batch[domain][: self._config.sample_pictures] for domain in ("a", "b")}
+            self._strips(step, params, first, "samples/batch")
+
+    def _strips(self, step: int, params: Any, shown: Batch, folder: str) -> None:
         for source, target in (("a", "b"), ("b", "a")):
             there, back = f"gen_{source}{target}", f"gen_{target}{source}"
-            real = self._shown[source]
             rows = []
-            for picture in real:
+            for picture in shown[source]:
                 x = images.to_float(picture[None])
                 fake = self._apply(there, params, x)
                 made = [fake, self._apply(back, params, fake)]
-                if self._shown["a"].shape[-1] == self._shown["b"].shape[-1]:
+                if shown["a"].shape[-1] == shown["b"].shape[-1]:
                     made.append(self._apply(back, params, x))
                 rows.append([picture, *(images.to_uint8(np.asarray(m[0])) for m in made)])
             grid = images.strip(rows)
             name = f"{source}_to_{target}"
-            path = self._workdir / "samples" / f"{step:08d}_{name}.png"
-            path.parent.mkdir(exist_ok=True)
+            path = self._workdir / folder / f"{step:08d}_{name}.png"
+            path.parent.mkdir(exist_ok=True, parents=True)
             images.write_image(path, grid)
-            self._writer.write_images(step, {f"samples/{name}": grid[None]})
+            self._writer.write_images(step, {f"{folder}/{name}": grid[None]})
 
     def evaluate(self, state: TrainState) -> None:
         """Figures of the translations of the test set, into `evaluation/STEP.json` as well."""

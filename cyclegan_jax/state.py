@@ -74,17 +74,25 @@ def build_networks(config: Any, axis_name: str | None = None) -> Networks:
             width=g.width,
             style=style(g.norm),
             dropout=g.dropout,
+            blocks=g.blocks,
         )
 
-    d = config.discriminator
-    discriminator = build_discriminator(
-        d.variant, width=d.width, style=style(d.norm), layers=d.layers
-    )
+    def discriminator() -> Any:
+        d = config.discriminator
+        return build_discriminator(
+            d.variant,
+            width=d.width,
+            style=style(d.norm),
+            layers=d.layers,
+            sigmoid=d.sigmoid,
+            scales=d.scales,
+        )
+
     return Networks(
         gen_ab=generator(config.data.channels_b),
         gen_ba=generator(config.data.channels_a),
-        disc_a=discriminator,
-        disc_b=discriminator,
+        disc_a=discriminator(),
+        disc_b=discriminator(),
     )
 
 

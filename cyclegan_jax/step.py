@@ -8,12 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax import history, images, layers, losses
+from cyclegan_jax import history, images
+from cyclegan_jax.objectives import (
+    Batch,
+    Metrics,
+    discriminator_loss,
+    generate,
+    generator_loss,
+)
 from cyclegan_jax.schedules import learning_rate
 from cyclegan_jax.state import (
     DISCRIMINATOR_NAMES,
     GENERATOR_NAMES,
-    Networks,
     Params,
     TrainState,
     build_networks,
@@ -23,8 +29,6 @@ from cyclegan_jax.state import (
 )
 
 Array = jax.Array
-Metrics = dict[str, Array]
-Batch = dict[str, Any]
 
 DEVICE_AXIS = "batch"
 
@@ -64,162 +68,74 @@ def train_step(
         )
     )
     rate = learning_rate(config, state.step, pairs_per_epoch)
-    metrics: Metrics = {"learning_rate": rate}
 
     def update(name: str, state: TrainState, loss: Callable[[Params], Any], names: Any) -> Any:
-        """One step of Adam on the networks `names`; also what `loss` returns beside the scalar."""
+        """One step of Adam on the networks `names`; the state, metrics, and what `loss` adds."""
         params = subset(state.params, names)
         (_, (terms, pictures)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
         gradients, terms = _mean_over_devices((gradients, terms), axis_name)
         updates, adam = optimizer(config, rate).update(gradients, state.optimizers[name], params)
-        metrics.update({f"{name}/{term}": value for term, value in terms.items()})
+        metrics = {f"{name}/{term}": value for term, value in terms.items()}
         metrics[f"gradient_norm/{name}"] = optax.global_norm(gradients)
         moved = state.replace(
             params=state.params | optax.apply_updates(params, updates),
             optimizers=state.optimizers | {name: adam},
         )
-        return moved, pictures
+        return moved, metrics, pictures
 
-    def update_generators(state: TrainState) -> tuple[TrainState, dict[str, Array]]:
-        def loss(params: Params) -> Any:
-            everything = state.params | params
-            return generator_loss(networks, everything, real, keys["dropout"], config)
+    def update_generators(state: TrainState) -> tuple[TrainState, Metrics, Batch]:
+        def once(state: TrainState, key: Array) -> Any:
+            def loss(params: Params) -> Any:
+                everything = state.params | params
+                return generator_loss(networks, everything, real, key, config, state.step)
 
-        return update("generators", state, loss, GENERATOR_NAMES)
+            return update("generators", state, loss, GENERATOR_NAMES)
 
-    def update_discriminators(state: TrainState, fakes: dict[str, Array]) -> TrainState:
+        return _repeat(once, state, keys["dropout"], config.generator_updates)
+
+    def update_discriminators(state: TrainState, fakes: Batch) -> tuple[TrainState, Metrics]:
         pools, shown = {}, {}
         for domain in ("a", "b"):
             pools[domain], shown[domain] = _query_pool(
                 state.pools[domain], fakes[domain], keys[f"pool_{domain}"], axis_name
             )
 
-        def loss(params: Params) -> Any:
-            terms = discriminator_loss(networks, params, real, shown, keys["penalty"], config)
-            return sum(terms.values()), (terms, None)
+        def once(state: TrainState, key: Array) -> Any:
+            def loss(params: Params) -> Any:
+                terms = discriminator_loss(networks, params, real, shown, key, config)
+                return sum(terms.values()), (terms, None)
 
-        moved, _ = update("discriminators", state, loss, DISCRIMINATOR_NAMES)
-        return moved.replace(pools=pools)
+            return update("discriminators", state, loss, DISCRIMINATOR_NAMES)
+
+        state, metrics, _ = _repeat(once, state, keys["penalty"], config.discriminator_updates)
+        return state.replace(pools=pools), metrics
 
     if config.update_first == "generators":
-        state, fakes = update_generators(state)
-        state = update_discriminators(state, fakes)
+        state, of_generators, fakes = update_generators(state)
+        state, of_discriminators = update_discriminators(state, fakes)
     else:
-        fakes = _generate(networks, state.params, real, keys["dropout"])
-        state = update_discriminators(state, fakes)
-        state, _ = update_generators(state)
+        fakes = generate(networks, state.params, real, keys["dropout"])
+        state, of_discriminators = update_discriminators(state, fakes)
+        state, of_generators, _ = update_generators(state)
+    metrics = {"learning_rate": rate} | of_generators | of_discriminators
     return state.replace(step=state.step + 1), metrics
 
 
-def generator_loss(
-    networks: Networks, params: Params, real: Batch, dropout_key: Array, config: Any
-) -> tuple[Array, tuple[Metrics, Batch]]:
-    """What both generators minimise together.
+def _repeat(
+    update: Callable[[TrainState, Array], Any], state: TrainState, key: Array, times: int
+) -> tuple[TrainState, Metrics, Any]:
+    """`update` done so often on one batch, and what the last one gave."""
+    if times == 1:
+        return update(state, key)
 
-    Args:
-        networks: the four modules.
-        params: of all four networks; gradients are taken by those of the generators.
-        real: {a, b}, float [B, H, W, C] in [-1, 1].
-        dropout_key: for the masks, where a generator has dropout.
-        config: weights in `config.loss`.
+    def body(state: TrainState, i: Array) -> tuple[TrainState, Any]:
+        state, *results = update(state, jax.random.fold_in(key, i))
+        return state, results
 
-    Returns:
-        The weighted sum, and (its terms by name, the fakes {a, b}).
-    """
-    weights = config.loss
-    apply = _applier(networks, params, dropout_key)
-    with_identity = weights.identity > 0
-    if with_identity:
-        fake_b, identity_b = apply("gen_ab", real["a"], real["b"])
-        fake_a, identity_a = apply("gen_ba", real["b"], real["a"])
-    else:
-        (fake_b,), (fake_a,) = apply("gen_ab", real["a"]), apply("gen_ba", real["b"])
-    (cycled_a,), (cycled_b,) = apply("gen_ba", fake_b, call=1), apply("gen_ab", fake_a, call=1)
-    (scores_a,), (scores_b,) = apply("disc_a", fake_a), apply("disc_b", fake_b)
-
-    terms = {
-        "adversarial_ab": weights.adversarial * losses.adversarial(scores_b, True, weights.mode),
-        "adversarial_ba": weights.adversarial * losses.adversarial(scores_a, True, weights.mode),
-        "cycle_a": weights.cycle_a * losses.absolute_difference(cycled_a, real["a"]),
-        "cycle_b": weights.cycle_b * losses.absolute_difference(cycled_b, real["b"]),
-    }
-    if with_identity:
-        weight_a, weight_b = weights.identity * weights.cycle_a, weights.identity * weights.cycle_b
-        terms["identity_a"] = weight_a * losses.absolute_difference(identity_a, real["a"])
-        terms["identity_b"] = weight_b * losses.absolute_difference(identity_b, real["b"])
-    return sum(terms.values(), jnp.zeros(())), (terms, {"a": fake_a, "b": fake_b})
-
-
-def discriminator_loss(
-    networks: Networks, params: Params, real: Batch, shown: Batch, penalty_key: Array, config: Any
-) -> Metrics:
-    """What each discriminator minimises: {a, b}, half of real plus half of generated.
-
-    Args:
-        networks: the four modules.
-        params: of disc_a and disc_b.
-        real: {a, b}, float [B, H, W, C] in [-1, 1].
-        shown: {a, b}, generated pictures of the same shapes.
-        penalty_key: for the points of wgangp's gradient penalty.
-        config: mode and weights in `config.loss`.
-    """
-    mode = config.loss.mode
-    apply = _applier(networks, params)
-    terms = {}
-    for i, domain in enumerate(("a", "b")):
-        name = f"disc_{domain}"
-        on_real, on_fake = apply(name, real[domain], shown[domain])
-        terms[domain] = 0.5 * (
-            losses.adversarial(on_real, True, mode) + losses.adversarial(on_fake, False, mode)
-        )
-        if mode == "wgangp":
-            mix = layers.draw_for_batch(
-                functools.partial(jax.random.uniform, jax.random.fold_in(penalty_key, i)),
-                real[domain].shape[:1],
-                getattr(networks, name).style.axis_name,
-            )
-            penalty = losses.gradient_penalty(
-                functools.partial(_only, apply, name), real[domain], shown[domain], mix
-            )
-            terms[domain] += config.loss.gradient_penalty * penalty
-    return terms
-
-
-def _applier(
-    networks: Networks, params: Params, dropout_key: Array | None = None
-) -> Callable[..., list[Array]]:
-    """A function (network's name, batches of pictures) -> the outputs for each batch.
-
-    Where a network treats every picture by itself, all go through it in one call: the same result
-    from fewer and larger operations. `call` tells apart calls that shall differ in their dropout.
-    """
-
-    def apply(name: str, *batches: Array, call: int = 0) -> list[Array]:
-        network = getattr(networks, name)
-        if len(batches) > 1 and not network.mixes_pictures:
-            joined = network.apply({"params": params[name]}, jnp.concatenate(batches))
-            return jnp.split(joined, len(batches))
-        outputs = []
-        for i, x in enumerate(batches):
-            rngs = None
-            if dropout_key is not None:
-                number = Networks._fields.index(name) + 4 * (i + 2 * call)
-                rngs = {"dropout": jax.random.fold_in(dropout_key, number)}
-            outputs.append(network.apply({"params": params[name]}, x, rngs=rngs))
-        return outputs
-
-    return apply
-
-
-def _only(apply: Callable[..., list[Array]], name: str, x: Array) -> Array:
-    return apply(name, x)[0]
-
-
-def _generate(networks: Networks, params: Params, real: Batch, dropout_key: Array) -> Batch:
-    """The fakes {a, b} that `generator_loss` makes with the same key."""
-    apply = _applier(networks, params, dropout_key)
-    (fake_b,), (fake_a,) = apply("gen_ab", real["a"]), apply("gen_ba", real["b"])
-    return {"a": fake_a, "b": fake_b}
+    # Compiled once, however often it is done.
+    state, results = jax.lax.scan(body, state, jnp.arange(times))
+    metrics, pictures = jax.tree.map(lambda values: values[-1], results)
+    return state, metrics, pictures
 
 
 def _query_pool(

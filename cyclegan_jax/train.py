@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -54,7 +55,9 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(claimed(workdir))
-        checkpoints = Checkpoints(workdir, keep=config.checkpoints_to_keep)
+        checkpoints = Checkpoints(
+            workdir, keep=config.checkpoints_to_keep, backup_every=config.backup_every_steps
+        )
         state = start_state(config, picture_size, checkpoints)
         start = int(state.step)
         if start >= num_steps:
@@ -96,11 +99,11 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
 
             if due(config.log_every_steps):
                 report.flush()
-            if due(config.sample_every_steps):
-                report.samples(state)
+            if due(config.sample_every_steps) or (config.sample_early and is_early(step)):
+                report.samples(state, batch)
             if due(config.evaluate_every_steps):
                 report.evaluate(state)
-            if due(config.checkpoint_every_steps) or stop.signum:
+            if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or stop.signum:
                 report.flush()  # losses that are not finite must not get into a checkpoint
                 checkpoints.save(state, config)
             if stop.signum and step < num_steps:
@@ -113,6 +116,12 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         if batches.skipped:
             logging.warning("%d pictures could not be read and were skipped", batches.skipped)
     return state
+
+
+def is_early(step: int) -> bool:
+    """Whether a step is one to look at when a run is young: 1, 2, ... 100, 110, ... 1000, 1100."""
+    spacing = 1 if step <= 100 else 10 if step <= 1000 else 100
+    return step <= 10_000 and step % spacing == 0
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
@@ -176,6 +185,10 @@ def start_state(
         step, params = given.restore_params(config)
     state = create()
     if given is not None:
+        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, state.params):
+            raise UserError(
+                f"init_from={config.init_from}: its networks are for pictures of another size"
+            )
         logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
         return state.replace(params=params)
     logging.info("Starting from scratch")

@@ -23,7 +23,16 @@ def config() -> ConfigDict:
 
 
 # They take longest; begun first, they let two workers end at about the same time.
-SLOW = ("test_resume.py", "test_parity.py", "test_devices.py", "test_mistakes.py", "test_step.py")
+SLOW = (
+    "test_recipe_training.py",
+    "test_resume.py",
+    "test_recipes.py",
+    "test_parity.py",
+    "test_devices.py",
+    "test_mistakes.py",
+    "test_torch_weights.py",
+    "test_step.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,13 +11,14 @@ PACKAGE = ROOT / "cyclegan_jax"
 # Lowest first; a module imports from floors below its own alone.
 FLOORS = [
     {"errors", "winograd", "interrupt"},
-    {"convolutions"},
-    {"layers", "losses", "history", "images", "schedules"},
+    {"convolutions", "torch_pickle", "torch_names"},
+    {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation"},
     {"state"},
-    {"step", "inference", "config"},
+    {"objectives", "inference", "config"},
+    {"step"},
     {"checkpoint"},
-    {"report"},
+    {"report", "torch_weights"},
     {"train"},
 ]
 

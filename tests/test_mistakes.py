@@ -35,7 +35,7 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess:
         (["--workdri=x"], "Did you mean: workdir"),
         (["--batch_size=4"], "fields are set as --config.batch_size="),
         (["runs/x"], "'runs/x' is not a flag"),
-        (["--config=configs/nothing.py"], "there are configs/default.py, configs/folder.py"),
+        (["--config=configs/nothing.py"], "there are configs/celeba_glasses.py, configs/celeba_hair.py"),
         (["--config=configs/tfds.py:map"], "did you mean maps?"),
     ],
 )
@@ -68,6 +68,9 @@ def refusal(config, workdir: Path) -> str:
         ("generator.variant", "resnet7", "choose from resnet3, resnet6, resnet9"),
         ("generator.variant", "unet128", "multiples of 128"),
         ("discriminator.layers", 5, "sides must be at least 96"),
+        ("discriminator.scales", 4, "sides must be at least 48"),
+        ("discriminator.variant", "patches", "choose from patch, patch_normed, patch_reflect"),
+        ("generator.blocks", 0, "config.generator.blocks is 0; it must be at least 1"),
         ("data.channels_b", 1, "set it to 0"),
         ("data.source", "files", "choose from tfds, folder, shapes"),
         ("init_from", "/nowhere", "config.init_from is '/nowhere'"),
@@ -233,6 +236,8 @@ def test_pools_of_another_shape(run):
     config = short_config()
     config.pool_size = 5
     assert "pools.a.images is [4, 32, 32, 3]" in refusal(config, run)
+    config.pool_size = 0
+    assert "this configuration makes it none" in refusal(config, run)
     config = short_config()
     config.data.shapes_size = 36
     assert "makes it [4, 36, 36, 3]" in refusal(config, run)

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from cyclegan_jax import history, images
+from cyclegan_jax.objectives import discriminator_loss, generator_loss
 from cyclegan_jax.state import build_networks, create_state
-from cyclegan_jax.step import compile_step, discriminator_loss, generator_loss, train_step
+from cyclegan_jax.step import compile_step, train_step
 from tests.tiny import get_config as tiny_config
 
 PAIRS = 12

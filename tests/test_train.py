@@ -14,7 +14,7 @@ from cyclegan_jax import data, images
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import truth
 from cyclegan_jax.state import build_networks, create_state
-from cyclegan_jax.train import train
+from cyclegan_jax.train import is_early, train
 from tests import tiny
 
 
@@ -105,6 +105,34 @@ def test_checkpoints_kept_and_last_step_saved(run):
     assert_same(restored.pools, state.pools)
     assert restored.params["gen_ab"]["stem"]["kernel"].dtype == np.float32
     assert checkpoints.read_config(10).to_dict() == evaluated_config().to_dict()
+
+
+def test_backups_stay(config, tmp_path):
+    """Beside the newest, checkpoints of every so-many-th step, also where no other is due."""
+    config.num_steps = 8
+    config.checkpoints_to_keep = 1
+    config.checkpoint_every_steps = 5
+    config.backup_every_steps = 3
+    train(config, tmp_path / "run")
+    assert Checkpoints(tmp_path / "run", read_only=True).steps == [3, 6, 8]
+
+
+def test_early_samples(config, tmp_path):
+    """All steps to 100, tens to 1,000, hundreds to 10,000, by a plain count; and files of both."""
+    spaced = [*range(1, 101), *range(110, 1001, 10), *range(1100, 10_001, 100)]
+    assert [step for step in range(1, 20_000) if is_early(step)] == spaced
+    config.num_steps = 3
+    config.sample_early = True
+    config.sample_batch = True
+    config.data.flip = False
+    train(config, tmp_path / "run")
+    for folder in ("samples", "samples/batch"):
+        there = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
+        assert there == {f"{s:08d}_{d}.png" for s in (1, 2, 3) for d in ("a_to_b", "b_to_a")}
+    # The first strip of the batch begins with a picture of the training set.
+    train_a, _ = data.load_sources(config.data, "train")
+    strip = images.read_image(tmp_path / "run" / "samples" / "batch" / "00000001_a_to_b.png")
+    assert any(np.array_equal(strip[:32, :32], train_a[i]) for i in range(len(train_a)))
 
 
 def test_table_at_the_end(config, tmp_path, capsys):

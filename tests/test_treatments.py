@@ -167,13 +167,28 @@ def test_augment_draws_every_place_and_flip_alike():
     assert sum((n - expected) ** 2 / expected for n in counts.values()) < 94
 
 
-def test_without_flip_nothing_is_mirrored():
-    """data.flip=False leaves left and right alone."""
-    ours = treatment("none", flip=False)
+@pytest.mark.parametrize("fields", [{"flip": False}, {"flip": True, "flip_alike": True}])
+def test_without_a_flip_of_its_own_nothing_is_mirrored(fields):
+    """Without data.flip left and right stay; with data.flip_alike the pair's flip is elsewhere."""
+    ours = treatment("none", **fields)
     prepared = place_picture(16, 16)
     rng = np.random.default_rng(0)
     for _ in range(20):
         np.testing.assert_array_equal(ours.augment(prepared, rng), prepared)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_equal_sizes_resize_straight(flip):
+    """With load_size = crop_size the whole picture is shown, resized by Pillow, or its mirror."""
+    ours = treatment("resize_and_crop", load_size=16, crop_size=16, flip=flip)
+    face = random_picture(44, 36)  # the proportions of aligned faces, 218 to 178, are not kept
+    whole = np.asarray(Image.fromarray(face).resize((16, 16), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(ours.prepare_test(face, "x"), whole)
+    prepared, rng = ours.prepare(face, "x"), np.random.default_rng(0)
+    shown = [ours.augment(prepared, rng) for _ in range(40)]
+    mirrored = sum(np.array_equal(picture, whole[:, ::-1]) for picture in shown)
+    assert mirrored + sum(np.array_equal(picture, whole) for picture in shown) == 40
+    assert (6 < mirrored < 34) if flip else mirrored == 0
 
 
 def test_augment_leaves_the_prepared_picture_alone():

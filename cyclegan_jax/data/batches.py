@@ -66,8 +66,10 @@ def train_batches(
     """The batches of updates `start_step` to `num_steps` - 1.
 
     The pairs of update s are those numbered from s * batch_size on; see `PairOrder` for which
-    pictures they are. Order, crops and flips depend on (config.seed, number) alone, so a run
-    that starts at any step goes on with exactly the rest, with any number of threads.
+    pictures they are. With `data.flip` pictures are mirrored with probability 1/2, each on its own,
+    or with `data.flip_alike` both of a pair or neither. Order, crops and flips depend on
+    (config.seed, number) alone, so a run that starts at any step goes on with exactly the rest,
+    with any number of threads.
 
     Args:
       config: the configuration.
@@ -97,10 +99,14 @@ def train_batches(
         )
     order = PairOrder(data, config.seed, len(source_a), len(source_b))
     pictures_a, pictures_b = _prepared(data, source_a, source_b)
+    flip_alike = data.flip and data.flip_alike
 
     def load(pair: int) -> dict[str, np.ndarray]:
         index_a, index_b, rng = order[pair]
-        return {"a": pictures_a.augmented(index_a, rng), "b": pictures_b.augmented(index_b, rng)}
+        a, b = pictures_a.augmented(index_a, rng), pictures_b.augmented(index_b, rng)
+        if flip_alike and rng.random() < 0.5:
+            a, b = a[:, ::-1], b[:, ::-1]
+        return {"a": a, "b": b}
 
     first, last = start_step * config.batch_size, num_steps * config.batch_size
     batches = (

@@ -4,12 +4,13 @@ from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 
+from cyclegan_jax.data.celeba import celeba_source
 from cyclegan_jax.data.folder import folder_source
 from cyclegan_jax.data.published import published_source
 from cyclegan_jax.data.shapes import ShapesSource
 from cyclegan_jax.errors import UserError
 
-SOURCES = ("tfds", "folder", "shapes")
+SOURCES = ("tfds", "folder", "shapes", "celeba")
 DIRECTIONS = ("a_to_b", "b_to_a")
 SPLITS = ("train", "test")
 
@@ -63,6 +64,8 @@ def _load(data: Any, split: str, domain: str) -> Source | None:
         return folder_source(data, split, domain)
     if data.source == "tfds":
         return published_source(data, split, domain)
+    if data.source == "celeba":
+        return celeba_source(data, split, domain)
     count = data.shapes_train if split == "train" else data.shapes_test
     count = min(count, data.max_pictures or count)
     return ShapesSource(split, domain, data.shapes_size, count)

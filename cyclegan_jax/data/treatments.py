@@ -12,6 +12,9 @@ the original, and every treatment is one of the original's:
 | scale_width_and_crop | to width load_size              | crop, flip  | prepare, middle crop    |
 | none                 | -                               | flip        | as prepare              |
 
+The flip is here unless both pictures of a pair flip alike (`data.flip_alike`): then it is the
+pair's, and `batches.train_batches` does it.
+
 Scaling to a width keeps the proportions, except that before a crop the height becomes at least
 crop_size. Without a crop both sides are rounded to multiples of 4 (the original does so under
 "none" alone and cannot train on what scale_width then gives).
@@ -33,7 +36,10 @@ BIT_DEPTHS = (8, 16)
 
 @dataclass(frozen=True)
 class Treatment:
-    """The treatment of one domain's pictures; sizes in pixels, the fields as in `config.data`."""
+    """The treatment of one domain's pictures; sizes in pixels, the fields as in `config.data`.
+
+    But `flip` is whether a picture flips on its own, which it does not with `data.flip_alike`.
+    """
 
     treatment: str
     load_size: int
@@ -66,7 +72,7 @@ class Treatment:
             treatment=data.treatment,
             load_size=data.load_size,
             crop_size=data.crop_size,
-            flip=data.flip,
+            flip=data.flip and not data.flip_alike,
             channels=getattr(data, channels),
             bit_depth=data.bit_depth,
         )
