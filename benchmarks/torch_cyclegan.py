@@ -5,7 +5,7 @@ Nothing here knows of the JAX program: a configuration is anything with the attr
 `configs/default.py`, and pictures are [B, C, H, W] in [-1, 1].
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +16,20 @@ from torch.nn import functional
 
 from benchmarks.torch_networks import build_discriminator, build_generator, initialise
 
+Scores = Tensor | tuple[Tensor, ...]
 
-def adversarial(scores: Tensor, is_real: bool, mode: str) -> Tensor:
-    """Distance of scores from those of real or generated pictures: lsgan, vanilla or wgangp."""
+
+def adversarial(scores: Scores, is_real: bool, mode: str, real_label: float = 1.0) -> Tensor:
+    """Distance of scores from those of real or generated pictures: lsgan, vanilla or wgangp.
+
+    Real pictures should score `real_label` (but for wgangp), generated ones 0. Scores of several
+    scales are added up, each a mean over its own map.
+    """
+    if isinstance(scores, tuple):
+        return torch.stack([adversarial(map_, is_real, mode, real_label) for map_ in scores]).sum()
     if mode == "wgangp":
         return -scores.mean() if is_real else scores.mean()
-    target = torch.full_like(scores, float(is_real))
+    target = torch.full_like(scores, real_label if is_real else 0.0)
     if mode == "lsgan":
         return functional.mse_loss(scores, target)
     return functional.binary_cross_entropy_with_logits(scores, target)
@@ -96,7 +104,9 @@ def draw(batch_size: int, pool_size: int, generator: torch.Generator) -> Draws:
 class Trainer:
     """The four networks, their two Adams and pools; `step` is one update of all.
 
-    The learning rate is constant. With `autocast_dtype` the networks compute in that type.
+    The learning rate stays until it is set. With `autocast_dtype` the networks compute in that
+    type. The builders make one generator from (config, channels in, channels out) and one
+    discriminator from (config, channels); the published ones where not given.
     """
 
     def __init__(
@@ -105,10 +115,13 @@ class Trainer:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         autocast_dtype: torch.dtype | None = None,
+        build_generator: Callable[[Any, int, int], nn.Module] = build_generator,
+        build_discriminator: Callable[[Any, int], nn.Module] = build_discriminator,
     ) -> None:
         self.config = config
         self.device = torch.device(device)
         self.autocast_dtype = autocast_dtype
+        self.batches = 0
         channels = {"a": config.data.channels_a, "b": config.data.channels_b}
         self.networks = nn.ModuleDict(
             {
@@ -133,22 +146,32 @@ class Trainer:
         """One update on pictures [B, C, H, W] of the trainer's device and type.
 
         Returns:
-            The weighted losses before each update, on the device: `generators/adversarial_ab`,
-            `generators/cycle_a`, ..., `discriminators/a`, `discriminators/b`.
+            The weighted losses before the last step of each Adam, on the device:
+            `generators/adversarial_ab`, `generators/cycle_a`, ..., `discriminators/a`,
+            `discriminators/b`. Identity losses are left out where they do not count.
         """
         real = {"a": real_a, "b": real_b}
         if self.config.update_first == "generators":
             terms, fake = self._update_generators(real)
-            return terms | self._update_discriminators(real, fake, draws)
-        with torch.no_grad(), self._autocast():
-            fake = {"b": self.networks["gen_ab"](real_a), "a": self.networks["gen_ba"](real_b)}
-        terms = self._update_discriminators(real, fake, draws)
-        return terms | self._update_generators(real)[0]
+            terms |= self._update_discriminators(real, fake, draws)
+        else:
+            with torch.no_grad(), self._autocast():
+                fake = {"b": self.networks["gen_ab"](real_a), "a": self.networks["gen_ba"](real_b)}
+            terms = self._update_discriminators(real, fake, draws)
+            terms |= self._update_generators(real)[0]
+        self.batches += 1
+        return terms
+
+    def set_learning_rate(self, rate: float) -> None:
+        """What both Adams use from now on."""
+        for adam in self.optimizers.values():
+            for group in adam.param_groups:
+                group["lr"] = rate
 
     def generator_losses(
         self, real: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weighted terms of the generators' loss, and the fakes {a, b}."""
+        """The weighted terms of the generators' loss at this batch, and the fakes {a, b}."""
         weights, networks = self.config.loss, self.networks
         gen_ab, gen_ba = networks["gen_ab"], networks["gen_ba"]
         fake = {"b": gen_ab(real["a"]), "a": gen_ba(real["b"])}
@@ -157,13 +180,13 @@ class Trainer:
         for direction, domain in (("ab", "b"), ("ba", "a")):
             scores = networks[f"disc_{domain}"](fake[domain])
             terms[f"adversarial_{direction}"] = weights.adversarial * adversarial(
-                scores, True, weights.mode
+                scores, True, weights.mode, weights.real_label
             )
         factors = {"a": weights.cycle_a, "b": weights.cycle_b}
         for domain in ("a", "b"):
             distance = functional.l1_loss(cycled[domain], real[domain])
             terms[f"cycle_{domain}"] = factors[domain] * distance
-        if weights.identity > 0:
+        if weights.identity > 0 and self.batches % weights.identity_every_steps == 0:
             for domain, generator in (("a", gen_ba), ("b", gen_ab)):
                 distance = functional.l1_loss(generator(real[domain]), real[domain])
                 terms[f"identity_{domain}"] = weights.identity * factors[domain] * distance
@@ -177,7 +200,7 @@ class Trainer:
         terms = {}
         for domain in ("a", "b"):
             network = self.networks[f"disc_{domain}"]
-            on_real = adversarial(network(real[domain]), True, weights.mode)
+            on_real = adversarial(network(real[domain]), True, weights.mode, weights.real_label)
             on_fake = adversarial(network(shown[domain]), False, weights.mode)
             terms[domain] = 0.5 * (on_real + on_fake)
             if weights.mode == "wgangp":
@@ -192,9 +215,10 @@ class Trainer:
         # Gradients of the discriminators' parameters are not needed here.
         for parameter in self._parameters("disc"):
             parameter.requires_grad_(False)
-        with self._autocast():
-            terms, fake = self.generator_losses(real)
-        losses = self._minimise("generators", terms)
+        for _ in range(self.config.generator_updates):
+            with self._autocast():
+                terms, fake = self.generator_losses(real)
+            losses = self._minimise("generators", terms)
         for parameter in self._parameters("disc"):
             parameter.requires_grad_(True)
         return losses, {domain: picture.detach() for domain, picture in fake.items()}
@@ -206,9 +230,11 @@ class Trainer:
             "a": self.pools["a"].query(fake["a"], draws.pool_a),
             "b": self.pools["b"].query(fake["b"], draws.pool_b),
         }
-        with self._autocast():
-            terms = self.discriminator_losses(real, shown, draws.mix)
-        return self._minimise("discriminators", terms)
+        for _ in range(self.config.discriminator_updates):
+            with self._autocast():
+                terms = self.discriminator_losses(real, shown, draws.mix)
+            losses = self._minimise("discriminators", terms)
+        return losses
 
     def _minimise(self, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         optimizer = self.optimizers[name]

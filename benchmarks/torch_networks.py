@@ -206,7 +206,8 @@ def build_generator(config: Any, channels_in: int, channels_out: int) -> nn.Modu
     common = {"width": g.width, "norm": g.norm, "dropout": g.dropout}
     if g.variant in UNET_DEPTHS:
         return UNetGenerator(channels_in, channels_out, depth=UNET_DEPTHS[g.variant], **common)
-    return ResNetGenerator(channels_in, channels_out, blocks=RESNET_BLOCKS[g.variant], **common)
+    blocks = RESNET_BLOCKS[g.variant] if g.blocks is None else g.blocks
+    return ResNetGenerator(channels_in, channels_out, blocks=blocks, **common)
 
 
 def build_discriminator(config: Any, channels: int) -> nn.Module:
@@ -218,8 +219,10 @@ def build_discriminator(config: Any, channels: int) -> nn.Module:
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions N(0, 0.02), batch norm's scales N(1, 0.02), every offset 0."""
+    """Convolutions N(0, 0.02), scales of batch norms N(1, 0.02), of instance norms 1, offsets 0."""
     for module in network.modules():
+        if isinstance(module, nn.InstanceNorm2d):
+            continue
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
         if weight is not None:
             nn.init.normal_(weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.02)

@@ -34,7 +34,7 @@ NETWORKS = {
 def config(**changes: object) -> Bag:
     """The smallest networks, all else as published."""
     return Bag(
-        generator=Bag(variant="resnet3", width=2, norm="instance", dropout=0.0),
+        generator=Bag(variant="resnet3", blocks=None, width=2, norm="instance", dropout=0.0),
         discriminator=Bag(variant="patch", width=2, layers=1, norm="instance"),
         loss=Bag(
             mode="lsgan",
@@ -42,12 +42,17 @@ def config(**changes: object) -> Bag:
             cycle_a=10.0,
             cycle_b=10.0,
             identity=0.5,
+            identity_every_steps=1,
+            real_label=1.0,
             gradient_penalty=10.0,
         ),
         optimizer=Bag(learning_rate=2e-3, beta1=0.5, beta2=0.999),
         data=Bag(channels_a=3, channels_b=3),
         pool_size=2,
-        **({"update_first": "generators"} | changes),
+        **(
+            {"update_first": "generators", "generator_updates": 1, "discriminator_updates": 1}
+            | changes
+        ),
     )
 
 

@@ -11,9 +11,36 @@ from torch import Tensor
 def to_flax(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the same network of ours has for `params`, from a state dict (or gradients by its keys).
 
-    Relies on the order of state dicts: the order in which layers run, in a U-Net the way down and
-    the way up. A norm belongs to the convolution before it. Running statistics are passed over.
+    Networks of `torch_recipes` have our names. Those of `torch_networks` have the published ones;
+    there this relies on the order of state dicts: the order in which layers run, in a U-Net the
+    way down and the way up. A norm belongs to the convolution before it. Running statistics are
+    passed over.
     """
+    if next(iter(state_dict)).startswith(("model.", "net.")):
+        return _by_order(state_dict)
+    return _by_name(state_dict)
+
+
+def _by_name(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`up_0.transposed.weight` is the kernel of up_0, `stem_norm.weight` the scale of stem_norm."""
+    params: dict[str, Any] = {}
+    for key, tensor in state_dict.items():
+        *path, what = key.split(".")
+        transposed = path[-1] == "transposed"
+        tree = params
+        for part in path[: len(path) - transposed]:
+            tree = tree.setdefault(part, {})
+        array = tensor.detach().cpu().numpy().copy()
+        if what == "bias":
+            tree["bias"] = array
+        elif array.ndim == 1:
+            tree["scale"] = array
+        else:
+            tree["kernel"] = array.transpose((2, 3, 0, 1) if transposed else (2, 3, 1, 0))
+    return params
+
+
+def _by_order(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     layers: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in state_dict.items():
         layer, what = key.rsplit(".", 1)
@@ -23,17 +50,17 @@ def to_flax(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     names = iter(_convolution_names(list(layers), layers))
     params: dict[str, Any] = {}
     name = ""
-    for layer in layers.values():
-        if layer["weight"].ndim == 4:
+    for tensors in layers.values():
+        if tensors["weight"].ndim == 4:
             name = next(names)
             up = name.startswith("up_")
-            leaves = {"kernel": layer["weight"].transpose((2, 3, 0, 1) if up else (2, 3, 1, 0))}
+            leaves = {"kernel": tensors["weight"].transpose((2, 3, 0, 1) if up else (2, 3, 1, 0))}
             path = name
         else:
-            leaves = {"scale": layer["weight"]}
+            leaves = {"scale": tensors["weight"]}
             path = name.replace("conv_", "norm_") if "conv_" in name else f"{name}_norm"
-        if "bias" in layer:
-            leaves["bias"] = layer["bias"]
+        if "bias" in tensors:
+            leaves["bias"] = tensors["bias"]
         *parents, last = path.split("/")
         tree = params
         for parent in parents:
