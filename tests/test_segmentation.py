@@ -1,9 +1,22 @@
 """Assigning colours and comparing labels, against tables worked by hand and plain loops."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from cyclegan_jax.evaluation.segmentation import assign, scores
+from cyclegan_jax.data.shapes import ShapesSource
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation.palettes import (
+    CITYSCAPES,
+    FACADES,
+    PALETTES,
+    Palette,
+    find_palette,
+    read_palette,
+)
+from cyclegan_jax.evaluation.segmentation import assign, confusion_of, published_scores, scores
+from cyclegan_jax.evaluation.truth import shapes_figures
 
 PALETTE = {"dark": [[0, 0, 0]], "warm": [[200, 100, 0], [250, 0, 0]], "cold": [[0, 0, 250]]}
 
@@ -94,3 +107,185 @@ def test_unequal_shapes_are_refused() -> None:
     """Nothing is broadcast silently."""
     with pytest.raises(ValueError, match="shapes"):
         scores(np.zeros((1, 2, 2), int), np.zeros((1, 2), int), ["x"])
+
+
+def painted(names: str, palette: Palette) -> np.ndarray:
+    """A row of pixels by the first letters of their classes; "-" is the first ignored colour."""
+    colours = {name[0]: colours[0] for name, colours in palette.classes.items()}
+    colours["-"] = palette.ignored[0]
+    return np.array([[[colours[letter] for letter in names]]], np.uint8)
+
+
+FOUR = Palette(
+    {"road": [[9, 0, 0]], "sky": [[0, 99, 0]], "car": [[0, 0, 200]], "bus": [[99, 99, 0]]},
+    ignored=[[255, 255, 255]],
+)
+
+
+def test_published_scores_of_a_table_worked_by_hand() -> None:
+    """Ten evaluated pixels: road 5, of them 4 right; sky 5, of them 3 right; no car, no bus.
+
+    Painted are road 5, sky 4, car 1 and no bus; so road has 6 in either, sky 6, car 1. What is
+    painted where the truth is ignored does not count, even as a class of its own.
+    """
+    truth = painted("rrrrrsssss--", FOUR)
+    fakes = painted("rrrrsssscrbb", FOUR)
+    confusion = confusion_of(fakes, truth, FOUR)
+    assert confusion.tolist() == [[4, 1, 0, 0], [1, 3, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    expected = {
+        "pixel_accuracy": 7 / 10,
+        "class_accuracy": (4 / 5 + 3 / 5) / 2,
+        "mean_iou": (4 / 6 + 3 / 6 + 0) / 3,
+        "road_accuracy": 4 / 5,
+        "sky_accuracy": 3 / 5,
+        "road_iou": 4 / 6,
+        "sky_iou": 3 / 6,
+        "car_iou": 0.0,
+    }
+    assert published_scores(confusion, list(FOUR.classes)) == pytest.approx(expected)
+
+
+def test_published_scores_are_those_of_the_fully_convolutional_networks() -> None:
+    """The formulas of Long et al. in NumPy, what is not defined being left out of means."""
+    rng = np.random.default_rng(2)
+    confusion = rng.integers(0, 50, (6, 6))
+    confusion[2] = 0  # painted, never true
+    confusion[4] = confusion[:, 4] = 0
+    names = [f"c{k}" for k in range(6)]
+    with np.errstate(invalid="ignore"):
+        accuracies = np.diag(confusion) / confusion.sum(1)
+        ious = np.diag(confusion) / (confusion.sum(1) + confusion.sum(0) - np.diag(confusion))
+    result = published_scores(confusion, names)
+    assert result["pixel_accuracy"] == pytest.approx(np.diag(confusion).sum() / confusion.sum())
+    assert result["class_accuracy"] == pytest.approx(np.nanmean(accuracies))
+    assert result["mean_iou"] == pytest.approx(np.nanmean(ious))
+    for k, name in enumerate(names):
+        assert result.get(f"{name}_accuracy", np.nan) == pytest.approx(accuracies[k], nan_ok=True)
+        assert result.get(f"{name}_iou", np.nan) == pytest.approx(ious[k], nan_ok=True)
+
+
+def test_pixels_are_never_painted_as_ignored() -> None:
+    """A fake has evaluated classes alone, however near to an ignored colour it is.
+
+    From (200, 200, 255) the squared distance to white is 6050; to the four classes it is 141506,
+    115226, 83025 and 85427: a car.
+    """
+    truth = painted("rs", FOUR)
+    fakes = np.full_like(truth, (200, 200, 255))
+    expected = [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert confusion_of(fakes, truth, FOUR).tolist() == expected
+
+
+def test_confusions_of_pictures_add_up() -> None:
+    """Sets of several sizes are scored picture by picture."""
+    rng = np.random.default_rng(3)
+    fakes, truth = rng.integers(0, 256, (2, 5, 8, 8, 3), np.uint8)
+    parts = [confusion_of(f[None], t[None], FOUR) for f, t in zip(fakes, truth, strict=True)]
+    np.testing.assert_array_equal(sum(parts), confusion_of(fakes, truth, FOUR))
+
+
+def test_a_set_of_ignored_pixels_has_no_scores() -> None:
+    """Refused rather than divided by zero."""
+    nothing = painted("--", FOUR)
+    with pytest.raises(ValueError, match="no pixel"):
+        published_scores(confusion_of(nothing, nothing, FOUR), list(FOUR.classes))
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("facades", 12)])
+def test_known_palettes_tell_their_classes_apart(name: str, classes: int) -> None:
+    """Every colour is there once, is its own class, and ignored ones are none."""
+    palette = PALETTES[name]
+    assert find_palette(name) is palette and len(palette.classes) == classes
+    colours = [colours[0] for colours in palette.classes.values()]
+    everything = np.array([*colours, *palette.ignored])
+    assert len(np.unique(everything, axis=0)) == len(everything)
+    picture = everything.astype(np.uint8)[None, None]
+    confusion = confusion_of(picture, picture, palette)
+    np.testing.assert_array_equal(confusion, np.eye(classes))
+
+
+def test_colours_of_known_palettes() -> None:
+    """The benchmark's evaluated classes in order; CMP's colours are the 12 of MATLAB's jet."""
+    assert " ".join(CITYSCAPES.classes) == (
+        "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
+        "person rider car truck bus train motorcycle bicycle"
+    )
+    # As programs that paint predictions write it into the palettes of their pictures.
+    numbers = (
+        "128 64 128 244 35 232 70 70 70 102 102 156 190 153 153 153 153 153 250 170 30 220 220 0 "
+        "107 142 35 152 251 152 70 130 180 220 20 60 255 0 0 0 0 142 0 0 70 0 60 100 0 80 100 "
+        "0 0 230 119 11 32"
+    )
+    assert [v for (c,) in CITYSCAPES.classes.values() for v in c] == [*map(int, numbers.split())]
+    for k, (colour,) in enumerate(FACADES.classes.values()):
+        # In blue, green and red a ramp up, a plateau of four and a ramp down, each 3 later.
+        ramps = [max(0, min(1, (4.5 - abs(k - centre)) / 3)) for centre in (8.5, 5.5, 2.5)]
+        assert colour == [round(255 * ramp) for ramp in ramps]
+
+
+def test_scores_of_the_built_in_set_agree_with_its_truth() -> None:
+    """Paintings of the test scenes taken for label maps give the figures of the known labels."""
+    test_a, test_b = (ShapesSource("test", domain, 32, 6) for domain in "ab")
+    rng = np.random.default_rng(4)
+    truths = {d: np.stack([s[i] for i in range(6)]) for d, s in (("a", test_a), ("b", test_b))}
+    fakes = {d: np.where(rng.random((6, 32, 32, 1)) < 0.4, truths["a"], truths["b"]) for d in "ab"}
+    figures = shapes_figures(fakes["b"], fakes["a"], test_a, test_b)
+    for direction, domain, source in (("a_to_b", "b", test_b), ("b_to_a", "a", test_a)):
+        palette = Palette(source.palette)
+        confusion = confusion_of(fakes[domain], truths[domain], palette)
+        for name, value in published_scores(confusion, list(palette.classes)).items():
+            if not name.endswith("_accuracy") or name == "pixel_accuracy":
+                assert value == figures[f"{direction}/{name}"]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_palette_file(tmp_path: Path) -> None:
+    """Names with blanks, several colours of a class, ignored ones, comments and blank lines."""
+    path = write(
+        tmp_path / "p.txt",
+        "# name red green blue\n\nsea  0 0 255\nold town 200 10 10\nignore 0 0 0\n"
+        "  sea 0 80 255\r\n",
+    )
+    palette = find_palette(str(path))
+    assert palette == Palette(
+        {"sea": [(0, 0, 255), (0, 80, 255)], "old_town": [(200, 10, 10)]}, [(0, 0, 0)]
+    )
+    assert list(palette.classes) == ["sea", "old_town"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a 0 0 0\nb 1 2\n", "line 2: 'b 1 2'; expected a name and three whole numbers"),
+        ("a 0 0 0\n\n1 2 3\n", "line 3: '1 2 3'"),
+        ("a 0 0 256\n", "line 1"),
+        ("a 0 0 -1\n", "line 1"),
+        ("a 0 0 1.5\n", "line 1"),
+        ("a 0,0,1\n", "line 1"),
+        ("a 0 0 ²\n", "line 1"),
+        ("a 1 2 3\nb 0 0 0\nc 1 2 3\n", "line 3: the colour 1 2 3 is already in line 1"),
+        ("a 1 2 3\nignore 0 0 0\n", "1 classes; expected from 2 to 255"),
+        ("", "0 classes"),
+        ("".join(f"c{i} {i % 200} {i // 200} 0\n" for i in range(256)), "256 classes"),
+    ],
+)
+def test_mistakes_in_palette_files_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    """One line with the file, the line and what was expected."""
+    path = write(tmp_path / "p.txt", text)
+    with pytest.raises(UserError) as error:
+        read_palette(path)
+    message = str(error.value)
+    assert message.startswith(f"palette {path}") and expected in message and "\n" not in message
+
+
+def test_an_unknown_palette_lists_the_choices(tmp_path: Path) -> None:
+    """Neither a name nor a file; and a file that is no text."""
+    with pytest.raises(UserError, match="cityscape: expected one of cityscapes, facades or a file"):
+        find_palette("cityscape")
+    (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read"):
+        find_palette(str(tmp_path / "p.txt"))

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from cyclegan_jax.evaluation import segmentation
+from cyclegan_jax.evaluation.similarity import psnr
 
 
 class Labelled(Protocol):
@@ -17,16 +18,6 @@ class Labelled(Protocol):
 
     def labels(self, index: int, /) -> np.ndarray:
         """Positions in the palette, uint8 [H, W]."""
-
-
-def psnr(pictures: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each picture in dB, 8 bits: uint8 [N, H, W, C] to [N].
-
-    Infinite where a picture equals the truth.
-    """
-    error = np.mean((pictures.astype(np.float64) - truth) ** 2, axis=(1, 2, 3))
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(255.0**2 / error)
 
 
 def shapes_figures(
