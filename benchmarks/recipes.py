@@ -1,0 +1,112 @@
+"""Whether every recipe learns: each, small, on the built-in set, against the known truth.
+
+    python -m benchmarks.recipes [--only NAMES] [--workdir FOLDER] [--json FILE]
+
+A recipe keeps its architecture, losses, order and number of updates, pool, pairing and treatment.
+Width, blocks and pictures are smaller; learning rate and length are set for the time there is.
+Two train at a time, each in a process of its own.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+# Updates and learning rate; 400 updates are an epoch. Longest first. (celeba_glasses is celeba_hair
+# on other faces.)
+RUNS = {
+    "monet2photo": (800, 5e-4),
+    "horse2zebra": (1200, 5e-4),
+    "horse2zebra_224": (600, 7e-4),
+    "celeba_hair": (300, 1e-3),
+    "firewatch": (300, 1e-3),
+}
+SIZE = 64  # pixels, for pictures of 256
+
+
+def small(recipe: str, seed: int) -> Any:
+    """The recipe's configuration, at a quarter of the pictures' size, on the built-in set."""
+    config = importlib.import_module(f"configs.{recipe}").get_config()
+    num_steps, learning_rate = RUNS[recipe]
+    config.seed = seed
+    config.generator.width = 16
+    config.generator.blocks = 3
+    config.discriminator.width = 16
+    config.discriminator.layers -= 1
+    config.optimizer.learning_rate = learning_rate
+    config.num_steps = num_steps
+    config.data.source = "shapes"
+    config.data.shapes_size = SIZE
+    config.data.load_size = round(config.data.load_size * SIZE / 256)
+    config.data.crop_size = round(config.data.crop_size * SIZE / 256)
+    # Where the rate falls, it does so within the run.
+    epochs = max(1, num_steps // config.data.shapes_train)
+    falls = config.schedule.name == "linear"
+    config.schedule.constant_epochs = (epochs + 1) // 2 if falls else epochs
+    config.schedule.decay_epochs = epochs - config.schedule.constant_epochs
+    config.log_every_steps = 100
+    config.sample_every_steps = num_steps
+    config.sample_early = False
+    config.checkpoint_every_steps = 0
+    config.backup_every_steps = 0
+    config.evaluate_every_steps = num_steps
+    return config
+
+
+def learn(recipe: str, seed: int, workdir: Path) -> dict[str, Any]:
+    """Trains one, and returns its name, seconds (compiling included) and figures."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    from cyclegan_jax.report import evaluation_path
+    from cyclegan_jax.train import train
+
+    config = small(recipe, seed)
+    start = time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()):
+        train(config, workdir)
+    seconds = round(time.monotonic() - start)
+    figures = json.loads(evaluation_path(workdir, config.num_steps).read_text())
+    return {"recipe": recipe, "updates": config.num_steps, "seconds": seconds} | figures
+
+
+def main() -> None:
+    """Prints a row for each as it ends."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="how many train at a time")
+    parser.add_argument("--workdir", type=Path, help="where the runs are kept; else nowhere")
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    arguments = parser.parse_args()
+
+    columns = ("updates", "seconds", "a_to_b/object_iou", "b_to_a/object_iou")
+    print(f"{'recipe':<17}" + "".join(f"{name:>19}" for name in columns), flush=True)
+    start = time.monotonic()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        workdir = arguments.workdir or Path(scratch)
+        # JAX must not be forked.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
+            runs = [pool.submit(learn, r, arguments.seed, workdir / r) for r in arguments.only]
+            for run in as_completed(runs):
+                rows.append(run.result())
+                values = (f"{rows[-1][name]:>19.4g}" for name in columns)
+                print(f"{rows[-1]['recipe']:<17}" + "".join(values), flush=True)
+    print(f"{time.monotonic() - start:.0f} s in all")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""What comparisons of our networks, losses and updates with those in PyTorch have in common."""
+
+import functools
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from benchmarks import torch_cyclegan
+from cyclegan_jax import history, images
+from cyclegan_jax.objectives import discriminator_loss, generator_loss
+from cyclegan_jax.state import TrainState, build_networks, create_state
+from tests import torch_recipes
+from tests.torch_params import to_flax
+
+# Every network and objective of the recipes: name: (configuration, what is changed in it).
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "horse2zebra": ("horse2zebra", {}),
+    "horse2zebra_224": ("horse2zebra_224", {}),
+    "celeba": ("celeba_hair", {}),
+    "firewatch": ("firewatch", {}),
+    "firewatch, resize convolution, dense unit, soft label": (
+        "firewatch",
+        {
+            "generator__variant": "resnet9_same_resize",
+            "discriminator__variant": "dense",
+            "loss__real_label": 0.9,
+        },
+    ),
+    "firewatch, two scales, identity": (
+        "firewatch",
+        {
+            "generator__variant": "resnet9_same_deep",
+            "discriminator__scales": 2,
+            "loss__identity": 0.1,
+        },
+    ),
+    "monet2photo": ("monet2photo", {}),
+}
+
+
+def recipe(name: str, **changes: Any) -> Any:
+    """The configuration of one of `RECIPES`, in float32 unless changed."""
+    module, options = RECIPES[name]
+    config = import_module(f"configs.{module}").get_config()
+    return change(config, **({"precision": "float32"} | options | changes))
+
+
+def small_recipe(name: str, **changes: Any) -> Any:
+    """One of `RECIPES` with narrow and few layers."""
+    small = {"generator__width": 2, "generator__blocks": 1}
+    small |= {"discriminator__width": 2, "discriminator__layers": 2}
+    return recipe(name, **(small | changes))
+
+
+def change(config: Any, **changes: Any) -> Any:
+    """The same configuration with fields set by path, as loss__mode="vanilla"."""
+    for path, value in changes.items():
+        *parents, name = path.split("__")
+        setattr(functools.reduce(getattr, parents, config), name, value)
+    return config
+
+
+def randomise(network: torch.nn.Module, seed: int) -> None:
+    """Weights of the size that keeps signals alive, and offsets that show."""
+    random = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        noise = torch.randn(parameter.shape, generator=random, dtype=parameter.dtype)
+        if parameter.ndim == 4:
+            parameter.data = noise * (2 / parameter[0].numel()) ** 0.5
+        else:
+            # Also the scales of norms: 1 would hide them.
+            parameter.data = 0.3 * noise + (0.5 if parameter.data.any() else 0.0)
+
+
+def picture_batch(
+    random: np.random.Generator, size: int, channels: int = 3, batch: int = 2
+) -> np.ndarray:
+    """uint8 [batch, size, size, channels]."""
+    return random.integers(0, 256, (batch, size, size, channels), np.uint8)
+
+
+def to_torch(pictures: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """uint8 [B, H, W, C] to what the PyTorch networks take."""
+    return torch.from_numpy(images.to_float(pictures, np.float64)).permute(0, 3, 1, 2).to(dtype)
+
+
+def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
+    """Same structure, leaves alike."""
+    assert str(jax.tree.structure(ours)) == str(jax.tree.structure(theirs))
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+    ):
+        np.testing.assert_allclose(x, y, err_msg=jax.tree_util.keystr(path), **tolerance)
+
+
+def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
+    """PyTorch's side for pictures of size x size, from the published kind of start."""
+    torch.manual_seed(0)
+    return torch_cyclegan.Trainer(
+        config,
+        dtype=torch.float64 if config.precision == "float64" else torch.float32,
+        build_generator=torch_recipes.build_generator,
+        build_discriminator=functools.partial(torch_recipes.build_discriminator, size=size),
+    )
+
+
+def make_state(config: Any, size: int, trainer: torch_cyclegan.Trainer) -> TrainState:
+    """Ours, with the trainer's weights. All else but the key is zero at the start."""
+    shapes = jax.eval_shape(functools.partial(create_state, config, (size, size)))
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None, params=None)
+    )
+    key = jax.random.key(config.seed, impl="threefry2x32")
+    return zeros.replace(key=key, params=flax_params(trainer))
+
+
+def flax_params(trainer: torch_cyclegan.Trainer) -> dict[str, Any]:
+    """The weights of all four networks as ours."""
+    return {name: to_flax(net.state_dict()) for name, net in trainer.networks.items()}
+
+
+def step_draws(state: TrainState, config: Any) -> torch_cyclegan.Draws:
+    """What `train_step` draws at this state, for the PyTorch trainer to replay."""
+    batch = config.batch_size
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+    pools = []
+    for key in keys[1:3]:
+        drawn = history.draw(key, batch, max(config.pool_size, 1))
+        pools.append(list(zip(drawn.exchange.tolist(), drawn.index.tolist(), strict=True)))
+    mix = {
+        domain: torch.tensor(np.array(jax.random.uniform(jax.random.fold_in(keys[3], i), (batch,))))
+        for i, domain in enumerate(("a", "b"))
+    }
+    return torch_cyclegan.Draws(pools[0], pools[1], mix)
+
+
+class LossGradient(NamedTuple):
+    """One loss by the parameters of one network, on both sides.
+
+    Attributes:
+        term: the loss, as adversarial_ab or, of a discriminator, a.
+        network: as gen_ab.
+        ours: tree of gradients.
+        theirs: the same tree.
+    """
+
+    term: str
+    network: str
+    ours: Any
+    theirs: Any
+
+
+def loss_gradients(
+    trainer: torch_cyclegan.Trainer,
+    state: TrainState,
+    config: Any,
+    real: dict[str, np.ndarray],
+    shown: dict[str, np.ndarray],
+    jit: Callable[..., Any] = jax.jit,
+) -> Iterator[LossGradient]:
+    """Every term by each network that it trains.
+
+    Args:
+        trainer: PyTorch's side.
+        state: ours, with the same weights.
+        config: of both.
+        real: {a, b}, uint8 [B, H, W, C].
+        shown: {a, b}, likewise, for the generated pictures of the discriminators' losses.
+        jit: how ours is compiled.
+    """
+    torch_type = torch.float64 if config.precision == "float64" else torch.float32
+    real_torch, shown_torch = (
+        {d: to_torch(x, torch_type) for d, x in p.items()} for p in (real, shown)
+    )
+    our_type = getattr(np, config.precision)
+    real_ours, shown_ours = (
+        {d: jnp.asarray(images.to_float(x, our_type)) for d, x in p.items()} for p in (real, shown)
+    )
+    networks, key = build_networks(config), jax.random.split(jax.random.fold_in(state.key, 0), 4)[3]
+
+    def terms(params: Any) -> dict[str, jax.Array]:
+        _, (of_generators, _) = generator_loss(networks, params, real_ours, key, config)
+        return of_generators | discriminator_loss(
+            networks, params, real_ours, shown_ours, key, config
+        )
+
+    values, pull_back = jit(functools.partial(jax.vjp, terms))(state.params)
+    pull_back = functools.partial(jit(lambda back, weights: back(weights)[0]), pull_back)
+    theirs, _ = trainer.generator_losses(real_torch)
+    trained: dict[str, tuple[str, ...]] = dict.fromkeys(theirs, ("gen_ab", "gen_ba"))
+    mix = step_draws(state, config).mix
+    theirs |= trainer.discriminator_losses(real_torch, shown_torch, mix)
+    trained |= {"a": ("disc_a",), "b": ("disc_b",)}
+    assert set(values) == set(trained)
+    for term, names in trained.items():
+        found = pull_back({name: jnp.asarray(name == term, our_type) for name in trained})
+        for name in names:
+            yield LossGradient(
+                term, name, found[name], torch_gradients(theirs[term], trainer.networks[name])
+            )
+
+
+def torch_gradients(term: torch.Tensor, network: torch.nn.Module) -> dict[str, Any]:
+    """Of one loss by the parameters of one network, in our structure."""
+    named = dict(network.named_parameters())
+    found = torch.autograd.grad(
+        term, list(named.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return to_flax(dict(zip(named, found, strict=True)))
+
+
+def relative_difference(ours: Any, theirs: Any) -> float:
+    """Largest difference of two trees over the largest value of the second, if that is not 0."""
+    assert str(jax.tree.structure(ours)) == str(jax.tree.structure(theirs))
+    pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+    largest = max(np.abs(y).max() for _, y in pairs)
+    return float(max(np.abs(np.asarray(x) - y).max() for x, y in pairs) / (largest or 1.0))

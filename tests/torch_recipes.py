@@ -1,0 +1,312 @@
+"""The networks of the systems beside the published one in PyTorch, written plainly.
+
+Compact horse2zebra (Paddle), faces (PyTorch), firewatch (Keras) and monet2photo (PyTorch). The
+names of the layers are those of the JAX program, so that parameters map by name. Pictures are
+[B, C, H, W] in [-1, 1]; a configuration is anything with the attributes of `configs/default.py`.
+"""
+
+import functools
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks import torch_networks
+
+Layers = OrderedDict[str, nn.Module]
+MakeNorm = Callable[[int], nn.Module]
+
+
+def make_norm(kind: str) -> MakeNorm:
+    """Instance norm of so many channels, with scale and offset or without."""
+    affine = {"instance": False, "instance_affine": True}[kind]
+    return functools.partial(nn.InstanceNorm2d, affine=affine)
+
+
+class SameConv2d(nn.Conv2d):
+    """Zeros as TensorFlow's SAME adds them: ceil(side / stride) results, an odd one at the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)]."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        pads = []
+        for side in (x.shape[3], x.shape[2]):
+            results = math.ceil(side / stride)
+            total = max((results - 1) * stride + kernel - side, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(functional.pad(x, pads))
+
+
+class DropLast(nn.Module):
+    """Without the last row and column: SAME of a transposed 3x3 convolution of stride 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, H - 1, W - 1]."""
+        return x[:, :, :-1, :-1]
+
+
+class Block(nn.Sequential):
+    """What the layers make of the input is added to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
+        return x + super().forward(x)
+
+
+def sequence(**layers: nn.Module) -> nn.Sequential:
+    """Layers in a row, by name."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+def compact_generator(
+    channels_in: int, channels_out: int, width: int, blocks: int, norm: MakeNorm
+) -> nn.Module:
+    """horse2zebra_224: single-convolution blocks, LeakyReLU everywhere, offsets in blocks alone."""
+    layers: Layers = OrderedDict()
+
+    def norm_and_activation(name: str, channels: int) -> None:
+        layers[f"{name}_norm"] = norm(channels)
+        layers[f"{name}_activation"] = nn.LeakyReLU(0.2)
+
+    layers["stem_pad"] = nn.ReflectionPad2d(3)
+    layers["stem"] = nn.Conv2d(channels_in, width, 7, bias=False)
+    norm_and_activation("stem", width)
+    for i, c in enumerate((width, 2 * width)):
+        layers[f"down_{i}"] = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1, bias=False)
+        norm_and_activation(f"down_{i}", 2 * c)
+    for i in range(blocks):
+        layers[f"block_{i}"] = Block(
+            OrderedDict(
+                pad=nn.ReflectionPad2d(1),
+                conv_0=nn.Conv2d(4 * width, 4 * width, 3),
+                norm_0=norm(4 * width),
+                activation=nn.LeakyReLU(0.2),
+            )
+        )
+    for i, c in enumerate((4 * width, 2 * width)):
+        layers[f"up_{i}"] = sequence(
+            transposed=nn.ConvTranspose2d(c, c // 2, 3, stride=2, bias=False), crop=DropLast()
+        )
+        norm_and_activation(f"up_{i}", c // 2)
+    layers["head_pad"] = nn.ReflectionPad2d(3)
+    layers["head"] = nn.Conv2d(width, channels_out, 7)
+    layers["tanh"] = nn.Tanh()
+    return nn.Sequential(layers)
+
+
+def resnet_generator(
+    channels_in: int,
+    channels_out: int,
+    width: int,
+    blocks: int,
+    norm: MakeNorm,
+    levels: int,
+    down: Callable[[int], nn.Module],
+    up: Callable[[int], nn.Module],
+) -> nn.Module:
+    """The published form with other strided layers and other layers up.
+
+    `down` makes a layer that doubles so many channels, `up` one that halves them.
+    """
+    layers: Layers = OrderedDict()
+
+    def norm_and_activation(name: str, channels: int) -> None:
+        layers[f"{name}_norm"] = norm(channels)
+        layers[f"{name}_activation"] = nn.ReLU()
+
+    layers["stem_pad"] = nn.ReflectionPad2d(3)
+    layers["stem"] = nn.Conv2d(channels_in, width, 7)
+    norm_and_activation("stem", width)
+    c = width
+    for i in range(levels):
+        layers[f"down_{i}"] = down(c)
+        c *= 2
+        norm_and_activation(f"down_{i}", c)
+    for i in range(blocks):
+        layers[f"block_{i}"] = Block(
+            OrderedDict(
+                pad_0=nn.ReflectionPad2d(1),
+                conv_0=nn.Conv2d(c, c, 3),
+                norm_0=norm(c),
+                activation=nn.ReLU(),
+                pad_1=nn.ReflectionPad2d(1),
+                conv_1=nn.Conv2d(c, c, 3),
+                norm_1=norm(c),
+            )
+        )
+    for i in range(levels):
+        layers[f"up_{i}"] = up(c)
+        c //= 2
+        norm_and_activation(f"up_{i}", c)
+    layers["head_pad"] = nn.ReflectionPad2d(3)
+    layers["head"] = nn.Conv2d(width, channels_out, 7)
+    layers["tanh"] = nn.Tanh()
+    return nn.Sequential(layers)
+
+
+def down_zero(channels: int) -> nn.Module:
+    """One pixel of zeros on every side."""
+    return nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+
+
+def down_reflect(channels: int) -> nn.Module:
+    """One mirrored pixel on every side."""
+    return nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, padding_mode="reflect")
+
+
+def down_same(channels: int) -> nn.Module:
+    """At even sizes zeros at the end alone."""
+    return SameConv2d(channels, 2 * channels, 3, stride=2)
+
+
+class ResizeConv2d(nn.Conv2d):
+    """Every pixel twice in both directions, then the convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', 2H, 2W]."""
+        return super().forward(functional.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def up_published(channels: int) -> nn.Module:
+    """Transposed, the first row and column dropped."""
+    up = nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)
+    return sequence(transposed=up)
+
+
+def up_same(channels: int) -> nn.Module:
+    """Transposed, the last row and column dropped."""
+    up = nn.ConvTranspose2d(channels, channels // 2, 3, stride=2)
+    return sequence(transposed=up, crop=DropLast())
+
+
+def up_resize_zero(channels: int) -> nn.Module:
+    """Doubled, then zeros around."""
+    return ResizeConv2d(channels, channels // 2, 3, padding=1)
+
+
+def up_resize_reflect(channels: int) -> nn.Module:
+    """Doubled, then mirrored."""
+    return ResizeConv2d(channels, channels // 2, 3, padding=1, padding_mode="reflect")
+
+
+RESNETS: dict[str, dict[str, Any]] = {
+    "resnet9_reflect": {"levels": 2, "down": down_reflect, "up": up_published},
+    "resnet9_same": {"levels": 2, "down": down_same, "up": up_same},
+    "resnet9_same_resize": {"levels": 2, "down": down_same, "up": up_resize_reflect},
+    "resnet9_same_deep": {"levels": 3, "down": down_same, "up": up_same},
+    "resnet9_resize": {"levels": 2, "down": down_zero, "up": up_resize_zero},
+}
+
+
+def build_generator(config: Any, channels_in: int, channels_out: int) -> nn.Module:
+    """The generator that `config.generator` describes."""
+    g = config.generator
+    if g.variant in RESNETS:
+        blocks = 9 if g.blocks is None else g.blocks
+        return resnet_generator(
+            channels_in, channels_out, g.width, blocks, make_norm(g.norm), **RESNETS[g.variant]
+        )
+    if g.variant == "resnet7_single":
+        blocks = 7 if g.blocks is None else g.blocks
+        return compact_generator(channels_in, channels_out, g.width, blocks, make_norm(g.norm))
+    return torch_networks.build_generator(config, channels_in, channels_out)
+
+
+def discriminator_layers(
+    channels: int,
+    width: int,
+    strides: list[int],
+    norm: MakeNorm,
+    normed_from: int,
+    make_conv: Callable[[int, int, int, int], nn.Module],
+) -> tuple[Layers, int]:
+    """All but the last convolution, and the channels they end with.
+
+    `make_conv` makes the 4x4 convolution of a place from (place, channels in, out, stride); the
+    first to have a norm is at `normed_from`.
+    """
+    network: Layers = OrderedDict()
+    before = channels
+    for i, stride in enumerate(strides):
+        after = width * min(2**i, 8)
+        network[f"conv_{i}"] = make_conv(i, before, after, stride)
+        if i >= normed_from:
+            network[f"norm_{i}"] = norm(after)
+        network[f"activation_{i}"] = nn.LeakyReLU(0.2)
+        before = after
+    return network, before
+
+
+def build_discriminator(config: Any, channels: int, size: int = 256) -> nn.Module:
+    """The discriminator that `config.discriminator` describes, for pictures of size x size.
+
+    Only one with a dense unit has parameters that depend on the size.
+    """
+    d = config.discriminator
+    if d.scales == 2:
+        return MultiScale(
+            build_single(config, channels, size), build_single(config, channels, size // 2)
+        )
+    return build_single(config, channels, size)
+
+
+def build_single(config: Any, channels: int, size: int) -> nn.Module:
+    """The discriminator of one scale."""
+    d = config.discriminator
+    if d.variant in ("patch", "pixel"):
+        return torch_networks.build_discriminator(config, channels)
+    make = functools.partial(discriminator_layers, channels, d.width, norm=make_norm(d.norm))
+    published_strides = [2] * d.layers + [1]
+    if d.variant == "patch_normed":
+        network, c = make(
+            published_strides,
+            normed_from=0,
+            make_conv=lambda i, b, a, s: nn.Conv2d(b, a, 4, s, padding=1, bias=i == 0),
+        )
+        network[f"conv_{d.layers + 1}"] = nn.Conv2d(c, 1, 4, padding=1)
+    elif d.variant == "patch_reflect":
+        reflect = functools.partial(nn.Conv2d, kernel_size=4, padding=1, padding_mode="reflect")
+        network, c = make(
+            published_strides, normed_from=1, make_conv=lambda i, b, a, s: reflect(b, a, stride=s)
+        )
+        network[f"conv_{d.layers + 1}"] = reflect(c, 1)
+    elif d.variant == "patch_strided":
+        network, c = make(
+            [2] * d.layers,
+            normed_from=1,
+            make_conv=lambda i, b, a, s: nn.Conv2d(b, a, 4, s, padding=1),
+        )
+        network["more_pad"] = nn.ZeroPad2d((1, 0, 1, 0))
+        network[f"conv_{d.layers}"] = nn.Conv2d(c, 1, 4, padding=1)
+    else:
+        network, c = make(
+            [2] * d.layers, normed_from=1, make_conv=lambda i, b, a, s: SameConv2d(b, a, 4, s)
+        )
+        if d.variant == "patch_same":
+            network[f"conv_{d.layers}"] = SameConv2d(c, 1, 4)
+        else:
+            # A dense unit on the flattened map, its weights kept as the map lies.
+            network["dense"] = nn.Conv2d(c, 1, size // 2**d.layers)
+    if d.sigmoid:
+        network["sigmoid"] = nn.Sigmoid()
+    return nn.Sequential(network)
+
+
+class MultiScale(nn.Module):
+    """One discriminator for the picture and one for the same at half its size."""
+
+    def __init__(self, full: nn.Module, half: nn.Module) -> None:
+        super().__init__()
+        self.scale_0, self.scale_1 = full, half
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] to the scores of both, the larger first."""
+        return self.scale_0(x), self.scale_1(functional.avg_pool2d(x, 2))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())
