@@ -10,9 +10,11 @@ folders themselves are read. `testA` gives the one picture that is shown all the
 
 Seven blocks of one convolution each, LeakyReLU throughout, affine instance norm, also on the
 discriminators' first layer. Discriminators move first; the learning rate is constant; there is no
-history pool. A finished run goes on when it is given more steps: `--config.num_steps=40000`. Other
-than in the system it follows, both generators move together on the sum of their losses, and A and B
-keep the order of their lists when they are paired.
+history pool. A finished run goes on when it is given more steps: `--config.num_steps=40000`.
+
+Three things are otherwise than in the system it follows: both generators move together on the sum of
+their losses, gradients of one update do not leak into the next, and A and B are paired by their
+places in the lists instead of at random once (so that a longer list's end is never seen).
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,6 @@ import logging
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -99,10 +98,7 @@ def run(monkeypatch):
         logging.getLogger("absl").setLevel(logging.INFO)
         main.main([])
 
-    # Compiling is nearly all of the time.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield run
-    jax.config.update("jax_disable_most_optimizations", False)
+    return run
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
