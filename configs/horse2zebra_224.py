@@ -12,8 +12,8 @@ Seven blocks of one convolution each, LeakyReLU throughout, affine instance norm
 discriminators' first layer. Discriminators move first; the learning rate is constant; there is no
 history pool. A finished run goes on when it is given more steps: `--config.num_steps=40000`.
 
-Three things are otherwise than in the system it follows: both generators move together on the sum of
-their losses, gradients of one update do not leak into the next, and A and B are paired by their
+Three things are otherwise than in the system it follows: both generators move together on the sum
+of their losses, gradients of one update do not leak into the next, and A and B are paired by their
 places in the lists instead of at random once (so that a longer list's end is never seen).
 """
 
