@@ -6,7 +6,6 @@ A picture is an array [H, W, C] of uint8 or uint16 with C = 1 (grey), 2 (grey, a
 
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -17,13 +16,13 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.formats import FORMATS, check_writable, encode_png16, encode_tiff16
 
 # The pictures are the user's own, and satellite and microscope pictures do pass Pillow's limit
 # of 179 million pixels, which is there against uploads by strangers.
 Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION = ExifTags.Base.Orientation
-WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
@@ -180,11 +179,12 @@ def _join_bytes(high: np.ndarray, image: Any, rawmode: str) -> np.ndarray:
 def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Writes a picture, in the format that the suffix names; whole or not at all.
 
-    PNG takes 1 to 4 channels of 8 or 16 bits. TIFF takes the same but 16 bits in grey only. JPEG
-    (quality 95) takes 1 or 3 channels of 8 bits.
+    PNG takes 1 to 4 channels of 8 or 16 bits, and so does TIFF but for 16-bit grey with alpha.
+    WebP (without loss) takes 1 to 4 channels of 8 bits, JPEG (quality 95), BMP and PPM take 1 or
+    3, and PGM one channel of 8 or 16 bits.
 
     Args:
-      path: ends in .png, .jpg, .jpeg, .tif or .tiff; a file there is replaced.
+      path: ends in one of `formats.WRITABLE`; a file there is replaced.
       picture: [H, W, C] or [H, W], uint8 or uint16.
 
     Raises:
@@ -192,48 +192,29 @@ def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in WRITABLE:
-        raise UserError(f"picture {path}: the name must end in one of {', '.join(WRITABLE)}")
     if picture.ndim == 2:
         picture = picture[..., None]
     if picture.dtype not in (np.uint8, np.uint16) or picture.shape[-1] not in (1, 2, 3, 4):
         raise ValueError(f"not a picture: {picture.dtype} {picture.shape}")
     channels, deep = picture.shape[-1], picture.dtype == np.uint16
-    if suffix in (".jpg", ".jpeg") and (deep or channels in (2, 4)):
-        raise UserError(f"picture {path}: JPEG holds no 16 bits and no alpha; use .png")
-    if suffix in (".tif", ".tiff") and deep and channels > 1:
-        raise UserError(f"picture {path}: TIFF is written with 16 bits in grey only; use .png")
+    check_writable(path, channels, deep=deep)
     # The suffix stays at the end, for Pillow; the dot in front hides it from folder sources.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{suffix}")
     try:
         try:
             if deep and channels > 1:
-                temporary.write_bytes(_encode_png16(picture))
+                encode = encode_png16 if suffix == ".png" else encode_tiff16
+                temporary.write_bytes(encode(picture))
             else:
                 flat = picture[..., 0] if channels == 1 else picture
-                options: dict[str, Any] = {"quality": 95} if suffix in (".jpg", ".jpeg") else {}
-                Image.fromarray(np.ascontiguousarray(flat)).save(temporary, **options)
+                image = Image.fromarray(np.ascontiguousarray(flat))
+                image.save(temporary, **FORMATS[suffix].options)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"picture {path} cannot be written: {error.strerror or error}") from error
-
-
-def _encode_png16(picture: np.ndarray) -> bytes:
-    """A PNG file of uint16 [H, W, 2 to 4], which Pillow does not write (PNG specification 3)."""
-    height, width, channels = picture.shape
-    rows = picture.astype(">u2").reshape(height, -1).view(np.uint8)
-    # Filter 2 ("up") stores each row as the difference from the one above, modulo 256.
-    differences = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
-    data = np.insert(differences, 0, 2, axis=1).tobytes()
-    colour_type = {2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    encoded = b"\x89PNG\r\n\x1a\n"
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")):
-        check = zlib.crc32(kind + body)
-        encoded += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
-    return encoded
+    except (OSError, ValueError) as error:  # ValueError: larger than the format allows
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"picture {path} cannot be written: {reason}") from error
 
 
 def to_float(x: Array, dtype: Any = np.float32) -> Array:

@@ -216,22 +216,54 @@ def test_unreadable_files_are_named_in_one_line(tmp_path, kind):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
+# What each format holds: channels of 8 and of 16 bits.
+HELD = {
+    ".png": ([1, 2, 3, 4], [1, 2, 3, 4]),
+    ".tif": ([1, 2, 3, 4], [1, 3, 4]),
+    ".webp": ([1, 2, 3, 4], []),
+    ".bmp": ([1, 3], []),
+    ".ppm": ([1, 3], []),
+    ".pgm": ([1], [1]),
+}
+
+
+@pytest.mark.parametrize("suffix", HELD)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_written_pictures_come_back(tmp_path, suffix, channels, dtype):
     """Writing and reading is exact, or refused with a way out."""
     picture = random_picture(channels, dtype)
     path = tmp_path / f"x{suffix}"
-    if suffix == ".tif" and channels > 1 and dtype == np.uint16:
+    if channels not in HELD[suffix][dtype == np.uint16]:
         with pytest.raises(UserError, match="use .png"):
             images.write_image(path, picture)
         return
     images.write_image(path, picture)
     read = images.read_image(path)
     assert read.dtype == dtype
+    if suffix == ".webp" and channels < 3:  # which knows no grey
+        assert np.all(read[..., :3] == read[..., :1])
+        read = read[..., [0, 3][:channels]]
     np.testing.assert_array_equal(read, picture)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_colour_tiff_is_what_others_read(tmp_path, channels):
+    """Pillow finds size, colours and alpha (it keeps the high bytes)."""
+    picture = random_picture(channels, np.uint16)
+    images.write_image(tmp_path / "x.tif", picture)
+    with Image.open(tmp_path / "x.tif") as image:
+        assert image.mode == {3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(image), picture >> 8)
+
+
+def test_tiff_ends_at_4_gib(tmp_path):
+    """A picture beyond what its offsets can count is refused."""
+    pixel = np.zeros((1, 1, 3), np.uint16)
+    with pytest.raises(UserError, match="at most 4 GiB"):
+        images.write_image(tmp_path / "x.tif", np.broadcast_to(pixel, (30000, 30000, 3)))
+    assert not any(tmp_path.iterdir())
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

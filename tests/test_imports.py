@@ -12,14 +12,15 @@ PACKAGE = ROOT / "cyclegan_jax"
 FLOORS = [
     {"errors", "winograd", "interrupt"},
     {"convolutions", "torch_pickle", "torch_names"},
+    {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
-    {"generators", "discriminators", "data", "evaluation"},
-    {"state"},
-    {"objectives", "inference", "config"},
-    {"step"},
-    {"checkpoint"},
-    {"report", "torch_weights"},
-    {"train"},
+    {"generators", "discriminators", "data", "evaluation", "bands"},
+    {"state", "tiles"},
+    {"objectives", "config"},
+    {"step", "checkpoint"},
+    {"inference", "torch_weights"},
+    {"report", "jobs"},
+    {"train", "translate"},
 ]
 
 

@@ -96,7 +96,7 @@ def _under_root(root: str, split: str, domain: str) -> Path | None:
 def _files_of(place: Path, field: str) -> list[Path]:
     """The pictures of one folder or list file, in order; at least one."""
     if place.is_dir():
-        files = _search(place, field)
+        files = search(place, field)
         looked_for = f"files ending in {' '.join(s[1:] for s in SUFFIXES)}, also in folders below"
     elif place.suffix.lower() in SUFFIXES:
         raise UserError(f"{field}: {place} is a picture; expected a folder or a list file")
@@ -110,7 +110,7 @@ def _files_of(place: Path, field: str) -> list[Path]:
     return files
 
 
-def _search(folder: Path, field: str) -> list[Path]:
+def search(folder: Path, field: str) -> list[Path]:
     """Picture files in a folder and below, sorted by their path in it; links are followed."""
 
     def fail(error: OSError) -> None:

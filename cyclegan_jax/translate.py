@@ -1,0 +1,137 @@
+"""Translates pictures with a trained model.
+
+`python -m cyclegan_jax.translate --workdir W --input PICTURES --output FOLDER` takes a picture or a
+folder with all that is below it, and makes a tree of translations under the same names.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.formats import WRITABLE
+from cyclegan_jax.inference import DIRECTIONS, Translator
+from cyclegan_jax.jobs import plan_jobs, translate_jobs
+
+
+class Progress:
+    """A line on the terminal, where there is one, that says how far it is."""
+
+    def __init__(self, total: int):
+        """Begins to count."""
+        self.done = 0
+        self._total = total
+        self._start = time.monotonic()
+        self._last = 0.0
+        self._show(f"0 of {total} pictures")
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._start
+
+    def add(self) -> None:
+        """Counts a picture."""
+        self.done += 1
+        seconds = self.seconds
+        if seconds > self._last + 0.2 or self.done == self._total:
+            self._last = seconds
+            left = round(seconds / self.done * (self._total - self.done))
+            self._show(f"{self.done} of {self._total} pictures, {left} s left")
+
+    def _show(self, line: str) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if self.done == self._total else ""
+            print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="python -m cyclegan_jax.translate", description=__doc__)
+    add = parser.add_argument
+    add("--workdir", type=Path, required=True, help="of a run")
+    add("--input", type=Path, required=True, help="a picture, or a folder of pictures")
+    add("--output", type=Path, required=True, help="folder for the translations")
+    add("--direction", choices=DIRECTIONS, default="a_to_b")
+    add("--checkpoint", default="latest", help="latest (default), best or a step")
+    add("--format", choices=[s[1:] for s in WRITABLE], help="of all files; each keeps its own")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    add("--round_trip", action="store_true", help="also save what is brought back: NAME_back")
+    add("--side_by_side", action="store_true", help="also save strips: NAME_side_by_side.png")
+    add("--batch_size", type=int, default=1, metavar="N", help="pictures of one size at a time")
+    add(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="compute pictures higher than N rows in bands of N rows, for less memory: about "
+        "3 H W width bytes (8192x8192 at width 64: 12 GiB) and what a band takes, a few times "
+        "4 N W width bytes; slower, and the same result",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; without arguments, that of the process.
+
+    Raises:
+        UserError: a mistake of the user's; nothing was made.
+        SystemExit: some pictures could not be translated; they are named.
+    """
+    given = _parse(arguments)
+    jobs = plan_jobs(
+        given.input,
+        given.output,
+        suffix=given.format and f".{given.format}",
+        overwrite=given.overwrite,
+        round_trip=given.round_trip,
+        side_by_side=given.side_by_side,
+    )
+    translator = Translator.load(
+        given.workdir,
+        given.direction,
+        given.checkpoint,
+        batch_size=given.batch_size,
+        tile=given.tile,
+    )
+    progress = Progress(len(jobs))
+    try:
+        failures = translate_jobs(translator, jobs, progress.add)
+    except KeyboardInterrupt:
+        done = f"{progress.done} of {len(jobs)} pictures done"
+        print(f"stopped: {done}; the files that are there are whole", file=sys.stderr)
+        sys.exit(130)
+    print(
+        f"{given.output}: {len(jobs) - len(failures)} of {len(jobs)} pictures translated "
+        f"{given.direction} by checkpoint {translator.step} in {progress.seconds:.1f} s"
+    )
+    for message in failures.values():
+        print(f"error: {message}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    # Leaves as ctrl-C does: files are finished or not there.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+            raise
+        sys.exit("error: a picture does not fit into memory: lower --batch_size or give --tile")

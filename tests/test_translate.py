@@ -1,0 +1,295 @@
+"""The translating program: files in, files out, and what it says of mistakes.
+
+Most tests hand it a model that makes negatives, so that every file's content is known.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_jax import images
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.inference import Translator
+from cyclegan_jax.translate import main
+from tests.translators import save_run, scaled_translator
+
+ROOT = Path(__file__).parent.parent
+RNG = np.random.default_rng(0)
+
+
+def grey(height, width, channels=3, dtype=np.uint8):
+    """A picture whose channels are alike; alpha is not."""
+    picture = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+    picture[..., : 3 if channels > 2 else 1] = picture[..., :1]
+    return picture
+
+
+@pytest.fixture
+def negatives(monkeypatch):
+    """Makes every work directory's model one of negatives; returns what it was asked to load."""
+    asked = []
+
+    def load(workdir, direction="a_to_b", checkpoint="latest", *, batch_size=1, tile=None):
+        asked.append({"direction": direction, "checkpoint": checkpoint, "tile": tile})
+        return scaled_translator(batch_size=batch_size)
+
+    monkeypatch.setattr(Translator, "load", load)
+    return asked
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of many kinds, and one that is none."""
+    source = tmp_path / "in"
+    (source / "below" / "deeper").mkdir(parents=True)
+    pictures = {
+        "odd.png": grey(41, 63),
+        "square.bmp": grey(16, 16),
+        "below/wide.webp": grey(33, 50),
+        "below/deep.tif": grey(9, 12, 1, np.uint16),
+        "below/deeper/deep colour.png": grey(9, 12, 3, np.uint16),
+        "alpha.png": grey(16, 16, 4),
+    }
+    for name, picture in pictures.items():
+        images.write_image(source / name, picture)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.kron(np.array([[10, 240], [90, 170], [30, 200]], np.uint8), np.ones((16, 16)))
+    Image.fromarray(stored.astype(np.uint8)).save(source / "turned.JPG", exif=exif)
+    pictures["turned.JPG"] = np.rot90(stored, -1)[..., None].astype(np.uint8)
+    (source / "broken.png").write_bytes((source / "odd.png").read_bytes()[:200])
+    return source, pictures
+
+
+def call(source, output, *more):
+    main(["--workdir", "run", "--input", str(source), "--output", str(output), *more])
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def refusal(*arguments):
+    """The line with which it refuses: `main` raises, the command prints it and exits with 1."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_folders_are_translated_with_all_that_is_in_them(folder, tmp_path, negatives, capsys):
+    """Names, formats, sizes, depths, alpha and orientation stay; what is broken is named."""
+    source, pictures = folder
+    output = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        call(source, output)
+    assert stopped.value.code == 1
+    said = capsys.readouterr()
+    assert f"{output}: 7 of 8 pictures translated a_to_b by checkpoint 7" in said.out
+    assert said.err.count("\n") == 1
+    assert str(source / "broken.png") in said.err
+    assert files(output) == sorted(pictures)
+    for name, picture in pictures.items():
+        made = images.read_image(output / name)
+        colours = made[..., :3]
+        assert made.dtype == picture.dtype
+        assert made.shape == (*picture.shape[:2], 4 if name == "alpha.png" else 3)
+        negative = np.iinfo(picture.dtype).max - picture[..., :1].astype(int)
+        tolerance = 3 if name.endswith("JPG") else 0
+        assert np.abs(colours - negative).max() <= tolerance, name
+    made = images.read_image(output / "alpha.png")
+    np.testing.assert_array_equal(made[..., 3], pictures["alpha.png"][..., 3])
+
+
+@pytest.mark.parametrize("batch_size", ["1", "2", "5"])
+def test_batches_hold_pictures_of_one_size(tmp_path, negatives, monkeypatch, batch_size):
+    """Pictures of several sizes, in any order, come under their own names."""
+    pictures = {f"{i}.png": grey(8 + i % 3, 12) for i in range(11)}
+    for name, picture in pictures.items():
+        images.write_image(tmp_path / name, picture)
+    shapes = []
+    apply = Translator.apply
+
+    def recorded(self, batch, **options):
+        outputs = apply(self, batch, **options)
+        shapes.append(outputs[0].shape[:3])
+        return outputs
+
+    monkeypatch.setattr(Translator, "apply", recorded)
+    call(tmp_path, tmp_path / "out", "--batch_size", batch_size)
+    for name, picture in pictures.items():
+        np.testing.assert_array_equal(images.read_image(tmp_path / "out" / name), 255 - picture)
+    # 4 of 8 rows, 4 of 9 and 3 of 10, which are padded alike: a compilation for each size.
+    assert len(set(shapes)) == 2
+    assert len(shapes) == sum(-(-count // int(batch_size)) for count in (4, 7))
+
+
+def test_one_file(tmp_path, negatives):
+    """A file comes into the folder under its name, or its name in another format."""
+    picture = grey(9, 10)
+    images.write_image(tmp_path / "one.png", picture)
+    call(tmp_path / "one.png", tmp_path / "out")
+    call(tmp_path / "one.png", tmp_path, "--format", "tif", "--direction", "b_to_a")
+    assert files(tmp_path / "out") == ["one.png"]
+    np.testing.assert_array_equal(images.read_image(tmp_path / "one.tif"), 255 - picture)
+    assert [asked["direction"] for asked in negatives] == ["a_to_b", "b_to_a"]
+
+
+def test_round_trips_and_strips(tmp_path, negatives):
+    """Beside each translation what it is brought back to, and all in a row."""
+    picture = grey(9, 10)
+    images.write_image(tmp_path / "one.bmp", picture)
+    call(tmp_path / "one.bmp", tmp_path / "out", "--round_trip", "--side_by_side")
+    assert files(tmp_path / "out") == ["one.bmp", "one_back.bmp", "one_side_by_side.png"]
+    back, row = (
+        images.read_image(tmp_path / "out" / f"one_{name}")
+        for name in ("back.bmp", "side_by_side.png")
+    )
+    np.testing.assert_array_equal(back, picture)
+    np.testing.assert_array_equal(row, images.strip([[picture, 255 - picture, picture]]))
+    call(tmp_path / "one.bmp", tmp_path / "two", "--side_by_side")
+    row = images.read_image(tmp_path / "two" / "one_side_by_side.png")
+    np.testing.assert_array_equal(row, images.strip([[picture, 255 - picture]]))
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
+    """Before anything is loaded, the first file that is there is named, and how many."""
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        images.write_image(tmp_path / "in" / name, grey(8, 8))
+    output = tmp_path / "out"
+    call(tmp_path / "in", output)
+    (output / "a.png").unlink()
+    before = (output / "b.png").read_bytes()
+    images.write_image(tmp_path / "in" / "b.png", grey(8, 8))
+    said = refusal(tmp_path / "in", output)
+    assert said == f"{output / 'b.png'} and 1 more there already; --overwrite replaces them"
+    assert (output / "b.png").read_bytes() == before
+    assert not (output / "a.png").exists()
+    assert len(negatives) == 1
+    call(tmp_path / "in", output, "--overwrite")
+    assert (output / "b.png").read_bytes() != before
+
+
+def test_output_below_the_input_is_not_read_again(tmp_path, negatives):
+    """The second run translates the same pictures as the first."""
+    images.write_image(tmp_path / "a.png", grey(8, 8))
+    for _ in range(2):
+        call(tmp_path, tmp_path / "out", "--overwrite")
+    assert files(tmp_path / "out") == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--input", "{}/none"], "there is no such picture or folder"),
+        (["--input", "{}/empty"], "no pictures in it"),
+        (["--input", "{}/in/a.gif"], ".gif files are not written; choose a --format"),
+        (["--output", "{}/in"], "another was expected"),
+        (["--output", "{}/in", "--input", "{}/in/a.png", "--overwrite"], "is a picture to"),
+        (["--format", "png"], "would both make"),
+        (["--format", "gif"], "invalid choice: 'gif'"),
+        (["--format", "pgm", "--input", "{}/in/a.png"], "PGM holds no colour"),
+        (["--batch_size", "x"], "invalid int value: 'x'"),
+        (["--directoin", "a_to_b"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(tmp_path, negatives, arguments, expected):
+    """Places, names, formats and flags; nothing is made."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a.jpg"):
+        images.write_image(tmp_path / "in" / name, grey(8, 8))
+    (tmp_path / "in" / "a.gif").write_bytes(b"GIF89a")
+    before = files(tmp_path)
+    arguments = [argument.format(tmp_path) for argument in arguments]
+    assert expected in refusal(tmp_path / "in", tmp_path / "out", *arguments)
+    assert files(tmp_path) == before
+
+
+def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, capsys):
+    """A picture that its file would not hold is named, not computed, and the others are done."""
+    computed = []
+    apply = Translator.apply
+
+    def recorded(self, *given, **options):
+        computed.append(given)
+        return apply(self, *given, **options)
+
+    monkeypatch.setattr(Translator, "apply", recorded)
+    (tmp_path / "in").mkdir()
+    for name, channels in (("a.png", 4), ("b.png", 3)):
+        images.write_image(tmp_path / "in" / name, grey(8, 8, channels))
+    with pytest.raises(SystemExit):
+        call(tmp_path / "in", tmp_path / "out", "--format", "jpg")
+    assert "a.jpg: JPEG holds no colour with alpha" in capsys.readouterr().err
+    assert files(tmp_path / "out") == ["b.jpg"]
+    assert len(computed) == 1
+
+
+def test_folders_that_cannot_be_made_are_named(tmp_path, negatives, capsys):
+    """A file stands where the output should."""
+    images.write_image(tmp_path / "a.png", grey(8, 8))
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SystemExit):
+        call(tmp_path / "a.png", tmp_path / "out" / "below")
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_stop_leaves_whole_files_alone(tmp_path, negatives, monkeypatch, capsys):
+    """Ctrl-C in the middle: what is there can be read, and nothing else is."""
+    pictures = {f"{i}.png": grey(8, 8) for i in range(9)}
+    for name, picture in pictures.items():
+        images.write_image(tmp_path / name, picture)
+    apply, calls = Translator.apply, []
+
+    def interrupted(self, *given, **options):
+        calls.append(given)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return apply(self, *given, **options)
+
+    monkeypatch.setattr(Translator, "apply", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        call(tmp_path, tmp_path / "out")
+    assert stopped.value.code == 130
+    assert "of 9 pictures done" in capsys.readouterr().err
+    there = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len(there) == 5
+    for name in there:
+        np.testing.assert_array_equal(
+            images.read_image(tmp_path / "out" / name), 255 - pictures[name]
+        )
+
+
+def test_the_command_needs_a_work_directory_and_no_tensorflow(tmp_path):
+    """From a checkpoint to a file, where TensorFlow, TFDS, CLU and Grain are not installed."""
+    save_run(tmp_path / "run", (3,))
+    picture = grey(8, 8)
+    images.write_image(tmp_path / "a.png", picture)
+    program = """
+import runpy, sys
+for name in ("tensorflow", "tensorflow_datasets", "clu", "grain", "tensorboard", "torch"):
+    sys.modules[name] = None
+runpy.run_module("cyclegan_jax.translate", run_name="__main__")
+"""
+
+    def run(*more):
+        arguments = ["--workdir", "run", "--input", "a.png", "--output", "out", *more]
+        command = [sys.executable, "-c", program, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": environment}
+        return subprocess.run(command, **options)
+
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = Translator.load(tmp_path / "run")(picture)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "out" / "a.png"), expected)
+    refused = run("--checkpoint", "9", "--overwrite")
+    assert refused.returncode == 1
+    assert refused.stderr == "error: run/checkpoints: no checkpoint of step 9; there are 3\n"
