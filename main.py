@@ -10,6 +10,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cyclegan_jax import command
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import InterruptedRun
@@ -67,7 +68,7 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+        if not command.lacks_memory(error):
             raise
         sys.exit(
             "error: an update does not fit into memory: lower batch_size, data.crop_size or "

@@ -2,15 +2,20 @@
 
     python -m benchmarks.translate                             # ResNet-9 of width 64, 256x256
     python -m benchmarks.translate --width 8 --pictures 200 --format png
+    python -m benchmarks.translate --large 4096x4096 --tile 128 --rounds 1
 
-Both in one process, in turns: the compiled network is called on an array that is there already,
+In one process, in turns: the compiled network is called on an array that is there already,
 then the program reads, translates and writes as many JPEG pictures. The first round, in which
 things are compiled, does not count. Medians over the others; the share, the program's speed in
 parts of the bare network's, is that of each round.
+
+`--large` times a single picture instead, in bands with `--tile` and else as a whole, and gives the
+peak memory of the process. Compiling is in the first time, not in those after it.
 """
 
 import argparse
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -42,20 +47,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--format", help="of the files written (default: JPEG)")
+    parser.add_argument("--large", metavar="HxW", help="one picture of this height and width")
+    parser.add_argument("--tile", type=int, help="with --large: rows of a band")
     args = parser.parse_args(argv)
     try:
-        measure(args)
+        measure_large(args) if args.large else measure(args)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
+def make_translator(args: argparse.Namespace) -> Translator:
+    """An untrained one; there and back are the same."""
+    generator = build_generator(args.variant, channels=3, width=args.width, style=Style())
+    small = jnp.zeros((1, generator.granularity * 2, generator.granularity * 2, 3))
+    params = jax.jit(generator.init)(jax.random.key(0), small)["params"]
+    network = Network(generator, params, 3)
+    return Translator(network, network, 0, batch_size=args.batch_size, tile=args.tile)
+
+
+def measure_large(args: argparse.Namespace) -> None:
+    """Times one picture, and prints the times and the peak memory."""
+    height, width = map(int, args.large.split("x"))
+    translator = make_translator(args)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    seconds = []
+    for _ in range(args.rounds):
+        start = time.perf_counter()
+        translator(picture)
+        seconds.append(f"{time.perf_counter() - start:.1f}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    how = f"in bands of {args.tile} rows" if args.tile else "whole"
+    print(
+        f"{args.variant} of width {args.width}, {height}x{width} {how}: {', '.join(seconds)} s, "
+        f"peak {peak:.2f} GiB"
+    )
+
+
 def measure(args: argparse.Namespace) -> None:
     """Times rounds of both and prints the table."""
+    translator = make_translator(args)
+    generator, params, _ = translator.there
     shape = (args.batch_size, args.size, args.size, 3)
-    generator = build_generator(args.variant, channels=3, width=args.width, style=Style())
-    params = jax.jit(generator.init)(jax.random.key(0), jnp.zeros(shape))["params"]
-    network = Network(generator, params, 3)
-    translator = Translator(network, network, 0, batch_size=args.batch_size)
     pictures = jax.random.uniform(jax.random.key(1), shape, minval=-1.0)
     calls = -(-args.pictures // args.batch_size)
 

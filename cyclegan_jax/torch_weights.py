@@ -12,14 +12,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from configs import default
+from cyclegan_jax import command, data
 from cyclegan_jax import config as config_lib
-from cyclegan_jax import data
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.state import TrainState, create_state
@@ -228,16 +228,8 @@ def _load_config(place: str) -> ConfigDict:
     return config
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m cyclegan_jax.torch_weights", description=__doc__)
+    parser = command.Parser(prog="python -m cyclegan_jax.torch_weights", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     reading = commands.add_parser("import", help="PyTorch files to a new work directory")
     reading.add_argument("--workdir", type=Path, required=True, help="a new or empty folder")
@@ -284,7 +276,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command.run(main, "the networks do not fit into memory")

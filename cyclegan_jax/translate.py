@@ -5,15 +5,11 @@ folder with all that is below it, and makes a tree of translations under the sam
 """
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
-import jax
-
-from cyclegan_jax.errors import UserError
+from cyclegan_jax import command
 from cyclegan_jax.formats import WRITABLE
 from cyclegan_jax.inference import DIRECTIONS, Translator
 from cyclegan_jax.jobs import plan_jobs, translate_jobs
@@ -50,16 +46,8 @@ class Progress:
             print(f"\r{line:<60}", end=end, file=sys.stderr, flush=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m cyclegan_jax.translate", description=__doc__)
+    parser = command.Parser(prog="python -m cyclegan_jax.translate", description=__doc__)
     add = parser.add_argument
     add("--workdir", type=Path, required=True, help="of a run")
     add("--input", type=Path, required=True, help="a picture, or a folder of pictures")
@@ -123,15 +111,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Leaves as ctrl-C does: files are finished or not there.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
-            raise
-        sys.exit("error: a picture does not fit into memory: lower --batch_size or give --tile")
+    command.run(main, "a picture does not fit into memory: lower --batch_size or give --tile")

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "cyclegan_jax"
 # Lowest first; a module imports from floors below its own alone.
 FLOORS = [
     {"errors", "winograd", "interrupt"},
-    {"convolutions", "torch_pickle", "torch_names"},
+    {"command", "convolutions", "torch_pickle", "torch_names"},
     {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation", "bands"},
