@@ -63,6 +63,9 @@ def get_config() -> ConfigDict:
     ls.real_label = 1.0  # what stands for real in lsgan and vanilla; 0.9 softens it
     ls.gradient_penalty = 10.0  # weight; wgangp only
 
+    # Running averages of the generators' parameters, kept beside them and used for samples,
+    # figures and translations: 0.999 averages over about 1,000 updates; 0 keeps none.
+    c.average_decay = 0.0
     # Generated pictures that each discriminator may be shown again; 0 shows only the newest.
     c.pool_size = 50
     # Which networks move first on each batch: generators, discriminators.

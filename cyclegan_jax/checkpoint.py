@@ -139,13 +139,14 @@ class Checkpoints:
         return state
 
     def restore_params(
-        self, config: ConfigDict, step: int | None = None
+        self, config: ConfigDict, step: int | None = None, *, averaged: bool = False
     ) -> tuple[int, dict[str, Any]]:
         """The networks of a checkpoint, whatever else is in it.
 
         Args:
             config: of the run that will use them.
             step: of the checkpoint; by default the newest that can be read.
+            averaged: whether the generators are to be their running averages, where it has any.
 
         Returns:
             Its step, and {gen_ab, gen_ba, disc_a, disc_b}.
@@ -159,7 +160,9 @@ class Checkpoints:
         for candidate in reversed(self.steps) if step is None else (step,):
             try:
                 shapes = self._manager.item_metadata(candidate)["state"]
-                return candidate, self.restore_step(candidate, shapes, config)["params"]
+                state = self.restore_step(candidate, shapes, config)
+                average = (averaged and state.get("average")) or {}
+                return candidate, state["params"] | average
             except DamagedCheckpointError as error:
                 if step is not None:
                     raise
@@ -179,7 +182,8 @@ class Checkpoints:
     def _check_shapes(self, step: int, template: Any) -> None:
         """Raises UserError where arrays of the checkpoint have other shapes than the template's.
 
-        The networks agree by then: it is the pools whose pictures or number are others.
+        The networks agree by then: it is the pools whose pictures or number are others, or that
+        averages are kept.
         """
         where = f"checkpoint {self.folder / str(step)}"
         try:
@@ -191,8 +195,8 @@ class Checkpoints:
             if kept.get(name) != made.get(name):
                 raise UserError(
                     f"{where}: {name} is {kept.get(name, 'not there')}, but this configuration "
-                    f"makes it {made.get(name, 'none')}; keep pool_size and the size of pictures, "
-                    "or start another run with init_from"
+                    f"makes it {made.get(name, 'none')}; keep pool_size, average_decay and the size "
+                    "of pictures, or start another run with init_from"
                 )
 
     def _set_aside(self, step: int) -> Path:
@@ -228,7 +232,8 @@ def _shapes(state: Any) -> dict[str, list[int]]:
     return {
         name: list(leaf.shape)
         for path, leaf in jax.tree.leaves_with_path(state)
-        if (name := _name(path)).startswith(("params.", "pools.")) and hasattr(leaf, "shape")
+        if (name := _name(path)).startswith(("params.", "pools.", "average."))
+        and hasattr(leaf, "shape")
     }
 
 

@@ -157,10 +157,6 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_together(config: ConfigDict) -> None:
-    if config.generator.dropout >= 1:
-        raise UserError(
-            f"config.generator.dropout is {config.generator.dropout}; it must be below 1"
-        )
     if config.generator.blocks is not None and not has_blocks(config.generator.variant):
         raise UserError(
             f"config.generator.blocks is {config.generator.blocks}, but {config.generator.variant} "
@@ -171,11 +167,10 @@ def _check_together(config: ConfigDict) -> None:
             f"config.discriminator.sigmoid goes with loss.mode lsgan; {config.loss.mode} takes "
             "unbounded scores"
         )
-    for name in ("beta1", "beta2"):
-        if config.optimizer[name] >= 1:
-            raise UserError(
-                f"config.optimizer.{name} is {config.optimizer[name]}; it must be below 1"
-            )
+    given = flatten(config)
+    for name in ("optimizer.beta1", "optimizer.beta2", "average_decay", "generator.dropout"):
+        if given[name] >= 1:
+            raise UserError(f"config.{name} is {given[name]}; it must be below 1")
     if config.data.source == "tfds":
         published.check_name(config.data.name)
     if config.loss.identity > 0 and config.data.channels_a != config.data.channels_b:

@@ -142,7 +142,7 @@ class Translator:
             jax.config.update("jax_enable_x64", True)
         checkpoints = Checkpoints(folder, read_only=True)
         try:
-            step, params = checkpoints.restore_params(config, wanted)
+            step, params = checkpoints.restore_params(config, wanted, averaged=True)
         finally:
             checkpoints.close()
         networks = build_networks(config)

@@ -102,7 +102,7 @@ class Report:
         """
         if not self._is_writer:
             return
-        params = _one_device(state.params)
+        params = _one_device(state.shown_params)
         step = int(state.step)
         self._strips(step, params, self._shown, "samples")
         if self._config.sample_batch:
@@ -131,7 +131,7 @@ class Report:
         """Figures of the translations of the test set, into `evaluation/STEP.json` as well."""
         if not self._is_writer:
             return
-        params = _one_device(state.params)
+        params = _one_device(state.shown_params)
         step = int(state.step)
         fake_b = self._translate_all("gen_ab", params, self._evaluated["a"])
         fake_a = self._translate_all("gen_ba", params, self._evaluated["b"])

@@ -38,6 +38,8 @@ class TrainState(flax.struct.PyTreeNode):
         optimizers: {generators, discriminators}, the states of the two Adams.
         pools: {a, b}, the generated pictures of each domain that discriminators may see again.
         key: the run's random key; an update uses `fold_in(key, step)`.
+        average: {gen_ab, gen_ba}, running averages of the generators' parameters; None where the
+            configuration asks for none.
     """
 
     step: Array
@@ -45,6 +47,17 @@ class TrainState(flax.struct.PyTreeNode):
     optimizers: dict[str, optax.OptState]
     pools: dict[str, history.Pool]
     key: Array
+    average: dict[str, Params] | None = None
+
+    @property
+    def shown_params(self) -> dict[str, Params]:
+        """The networks to make pictures with: the averaged generators where there are any."""
+        return self.params | (self.average or {})
+
+    def with_networks(self, params: dict[str, Params]) -> "TrainState":
+        """This state with other networks, whose running averages begin anew."""
+        average = None if self.average is None else _copied_generators(params)
+        return self.replace(params=params, average=average)
 
 
 def compute_dtype(config: Any) -> Any:
@@ -106,6 +119,11 @@ def subset(params: dict[str, Params], names: tuple[str, ...]) -> dict[str, Param
     return {name: params[name] for name in names}
 
 
+def _copied_generators(params: dict[str, Params]) -> dict[str, Params]:
+    # Arrays of their own: an update uses up those it is given, and none may be there twice.
+    return jax.tree.map(jnp.copy, subset(params, GENERATOR_NAMES))
+
+
 def create_state(config: Any, picture_size: tuple[int, int]) -> TrainState:
     """A state at step 0, a pure function of the configuration's seed.
 
@@ -139,6 +157,7 @@ def create_state(config: Any, picture_size: tuple[int, int]) -> TrainState:
         },
         pools={d: history.create(config.pool_size, shapes[d], dtype) for d in ("a", "b")},
         key=key,
+        average=_copied_generators(params) if config.average_decay else None,
     )
 
 

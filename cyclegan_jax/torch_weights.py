@@ -101,7 +101,7 @@ def import_networks(
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be made: {error.strerror}") from error
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(state.replace(params=state.params | given), config)
+    checkpoints.save(state.with_networks(state.params | given), config)
     checkpoints.wait()
     checkpoints.close()
     (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
@@ -209,7 +209,9 @@ def _restored(workdir: Path, step: int | None) -> tuple[ConfigDict, dict[str, An
         raise UserError(f"--workdir {workdir}: no checkpoints in it; that of a run was expected")
     config = config_lib.read_json(workdir / "config.json")
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    return config, Checkpoints(workdir, read_only=True).restore_params(config, step)[1]
+    return config, Checkpoints(workdir, read_only=True).restore_params(config, step, averaged=True)[
+        1
+    ]
 
 
 def _load_config(place: str) -> ConfigDict:

@@ -190,6 +190,6 @@ def start_state(
                 f"init_from={config.init_from}: its networks are for pictures of another size"
             )
         logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
-        return state.replace(params=params)
+        return state.with_networks(params)
     logging.info("Starting from scratch")
     return state
