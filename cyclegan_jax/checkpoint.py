@@ -195,8 +195,8 @@ class Checkpoints:
             if kept.get(name) != made.get(name):
                 raise UserError(
                     f"{where}: {name} is {kept.get(name, 'not there')}, but this configuration "
-                    f"makes it {made.get(name, 'none')}; keep pool_size, average_decay and the size "
-                    "of pictures, or start another run with init_from"
+                    f"makes it {made.get(name, 'none')}; keep pool_size, average_decay and the "
+                    "size of pictures, or start another run with init_from"
                 )
 
     def _set_aside(self, step: int) -> Path:
