@@ -127,13 +127,28 @@ def get_config() -> ConfigDict:
     da.shapes_train = 400  # shapes: training pictures of each domain
     da.shapes_test = 64  # shapes: scenes whose both paintings are known
 
+    c.evaluation = e = ConfigDict()
+    # With commas between: truth (of shapes), cycle and identity (L1, PSNR, SSIM of what comes back
+    # and of what should stay as it is), paired (likewise, where test pictures of A and B share
+    # names), segmentation (of label maps), fid, kid. Empty: truth, else cycle, identity, paired.
+    e.metrics = ""
+    # The figure by which the best checkpoint is chosen and kept for good: a_to_b/fid, or fid for
+    # the mean of both directions. Empty: none.
+    e.best = ""
+    # segmentation: the colours of domain A or B where it is label maps: cityscapes, facades,
+    # shapes_a, shapes_b, or a file with lines of NAME RED GREEN BLUE.
+    e.palette_a = ""
+    e.palette_b = ""
+    # fid, kid: file of the Inception weights. Empty: the published ones, fetched once.
+    e.inception = ""
+
     # All schedules count updates; 0 switches one off. The last step of a run always counts.
     c.log_every_steps = 100
     c.sample_every_steps = 1000
     c.sample_early = False  # also each step to 100, each 10th to 1,000, each 100th to 10,000
     c.sample_pictures = 4  # rows of a sample strip, from the test set
     c.sample_batch = False  # also strips of the pictures just trained on
-    c.evaluate_every_steps = 0  # needs a set with a truth: shapes
+    c.evaluate_every_steps = 0  # figures of the test sets, see `evaluation`
     c.checkpoint_every_steps = 1000
     c.checkpoints_to_keep = 3  # the newest
     c.backup_every_steps = 0  # checkpoints of these steps are kept for good

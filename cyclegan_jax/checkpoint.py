@@ -1,8 +1,9 @@
 """What is kept of a run: Orbax checkpoints of the train state, each with its configuration."""
 
+import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +11,12 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    EveryNSteps,
+    LatestN,
+    PreservationPolicy,
+)
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.errors import UserError
@@ -36,19 +43,22 @@ class Checkpoints:
         Args:
             workdir: of the run.
             keep: how many of the newest stay; None for all.
-            backup_every: multiples of so many steps stay as well.
+            backup_every: multiples of so many steps stay as well; so does the best.
             read_only: whether nothing is to be made or cleaned up.
         """
         self.folder = workdir / "checkpoints"
+        self._best_path = workdir / "best.json"
         self._keep = keep
         self._backup_every = backup_every
         self._read_only = read_only
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        policies: list[Any] = [LatestN(self._keep), _KeptBest(self)]
+        if self._backup_every:
+            policies.append(EveryNSteps(self._backup_every))
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
-            keep_period=self._backup_every or None,
+            preservation_policy=AnyPreservationPolicy(policies),
             create=not self._read_only,
             cleanup_tmp_directories=not self._read_only,
         )
@@ -78,6 +88,41 @@ class Checkpoints:
             self._manager.save(step, args=items, force=True)
         except Exception as error:
             raise self._failure(error) from error
+
+    @property
+    def best(self) -> "Best | None":
+        """The best checkpoint as `keep_as_best` left it; None where there is none."""
+        if not self._best_path.is_file():
+            return None
+        try:
+            kept = json.loads(self._best_path.read_text())
+            return Best(int(kept["step"]), str(kept["figure"]), float(kept["value"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self._best_path}: names no best checkpoint; delete it") from error
+
+    def keep_as_best(
+        self, state: TrainState, config: ConfigDict, figure: str, value: float | None
+    ) -> None:
+        """Saves the state if need be, and keeps it until another is the best.
+
+        Args:
+            state: after an update.
+            config: of the run.
+            figure: name of what it is the best in.
+            value: of that figure; processes other than the first need not know it.
+
+        Raises:
+            UserError: as `save`.
+        """
+        self.save(state, config)
+        self.wait()  # the one before stays until this is there
+        if jax.process_index() == 0:
+            assert value is not None
+            best = Best(int(state.step), figure, value)
+            logging.info("The best checkpoint so far is %d: %s %.4g", best.step, figure, value)
+            temporary = self._best_path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(best._asdict(), indent=2) + "\n")
+            temporary.replace(self._best_path)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk. Raises UserError as `save`."""
@@ -216,6 +261,27 @@ class Checkpoints:
         return UserError(
             f"{self.folder}: a checkpoint could not be written ({_short(error)}); {good}"
         )
+
+
+class Best(NamedTuple):
+    """The step of the best checkpoint, and the figure and value by which it is that."""
+
+    step: int
+    figure: str
+    value: float
+
+
+class _KeptBest(PreservationPolicy):
+    """Keeps the best checkpoint there is at the time."""
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """For each checkpoint, oldest first."""
+        del context
+        best = self._checkpoints.best
+        return [best is not None and checkpoint.step == best.step for checkpoint in checkpoints]
 
 
 class DamagedCheckpointError(UserError):

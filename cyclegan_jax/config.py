@@ -193,14 +193,10 @@ def _check_together(config: ConfigDict) -> None:
             f"config.init_from is {config.init_from!r}; the work directory of a run was expected, "
             "with checkpoints in it"
         )
-    if config.evaluate_every_steps:
-        data = config.data
-        if (data.source, data.channels_a, data.channels_b, data.bit_depth) != ("shapes", 3, 3, 8):
-            raise UserError(
-                "config.evaluate_every_steps needs pictures whose true translation is known: set "
-                "it to 0, or data.source to shapes with 3 channels of 8 bits"
-            )
-        check_picture_size(config, data.shapes_size, data.shapes_size)
+    if config.evaluation.best and not config.evaluate_every_steps:
+        raise UserError(
+            "config.evaluation.best chooses among figures: set evaluate_every_steps as well"
+        )
     devices = jax.device_count()
     if config.batch_size % devices:
         raise UserError(

@@ -1,7 +1,6 @@
 """A trained generator applied to pictures of any size."""
 
 import functools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from cyclegan_jax.data.treatments import to_channels
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.images import read_image, to_float, to_uint8, to_uint16
+from cyclegan_jax.state import build_networks
 from cyclegan_jax.tiles import check_tiles, translate_in_bands
 
 Array = jax.Array
@@ -125,7 +125,6 @@ class Translator:
         # Here, for all else about generators works where ml_collections is not installed.
         from cyclegan_jax import config as config_lib
         from cyclegan_jax.checkpoint import Checkpoints
-        from cyclegan_jax.state import build_networks
 
         if direction not in DIRECTIONS:
             raise UserError(f"direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
@@ -136,18 +135,27 @@ class Translator:
             raise UserError(
                 f"work directory {folder}: no run in it; config.json and checkpoints were expected"
             )
-        wanted = _step(folder, checkpoint)
         config = config_lib.read_json(folder / "config.json")
         if config.precision == "float64":
             jax.config.update("jax_enable_x64", True)
         checkpoints = Checkpoints(folder, read_only=True)
         try:
+            wanted = _step(checkpoints, folder, checkpoint)
             step, params = checkpoints.restore_params(config, wanted, averaged=True)
         finally:
             checkpoints.close()
+        translator = cls.of(config, params, step, batch_size=batch_size, tile=tile)
+        return translator if direction == "a_to_b" else translator.reverse
+
+    @classmethod
+    def of(cls, config: Any, params: dict[str, Any], step: int, **options: Any) -> Self:
+        """The translator from A to B of parameters {gen_ab, gen_ba, ...} at hand.
+
+        They may lie on several devices, alike on all. Options are `batch_size` and `tile`.
+        """
         networks = build_networks(config)
         channels = {"gen_ab": config.data.channels_a, "gen_ba": config.data.channels_b}
-        ab, ba = (
+        there, back = (
             Network(
                 getattr(networks, name),
                 jax.tree.map(lambda x: x.addressable_data(0), params[name]),
@@ -155,8 +163,13 @@ class Translator:
             )
             for name in ("gen_ab", "gen_ba")
         )
-        there, back = (ab, ba) if direction == "a_to_b" else (ba, ab)
-        return cls(there, back, step, batch_size=batch_size, tile=tile)
+        return cls(there, back, step, **options)
+
+    @property
+    def reverse(self) -> Self:
+        """The translator of the other direction."""
+        cls = type(self)
+        return cls(self.back, self.there, self.step, batch_size=self.batch_size, tile=self.tile)
 
     def __call__(self, pictures: np.ndarray | str | os.PathLike) -> np.ndarray:
         """Translates a picture, or several of one size.
@@ -289,18 +302,14 @@ def finish(prepared: Prepared, output: np.ndarray) -> np.ndarray:
     return np.concatenate([picture, prepared.alpha], axis=-1)
 
 
-def _step(workdir: Path, checkpoint: str | int) -> int | None:
+def _step(checkpoints: Any, workdir: Path, checkpoint: str | int) -> int | None:
     """The step that is meant; None for the latest."""
     if checkpoint == "latest":
         return None
     if checkpoint == "best":
-        path = workdir / "best.json"
-        if not path.is_file():
+        if checkpoints.best is None:
             raise UserError(f"work directory {workdir}: the run kept no best checkpoint")
-        try:
-            return int(json.loads(path.read_text())["step"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: names no step of a best checkpoint") from error
+        return checkpoints.best.step
     try:
         return int(checkpoint)
     except ValueError:

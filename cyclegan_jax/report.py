@@ -1,10 +1,9 @@
 """What a run shows of itself: metrics, samples, and figures against a known truth."""
 
 import datetime
-import json
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,23 +12,30 @@ from clu import metric_writers
 from ml_collections import ConfigDict
 
 from cyclegan_jax import config as config_lib
-from cyclegan_jax import data, images
-from cyclegan_jax.data.shapes import ShapesSource
+from cyclegan_jax import data, figures, images
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.evaluation import truth
-from cyclegan_jax.inference import translate
+from cyclegan_jax.evaluators import Evaluation, best_figure
+from cyclegan_jax.inference import Translator, translate
 from cyclegan_jax.state import TrainState, build_networks, count_parameters
 from cyclegan_jax.step import Batch, Metrics
-
-Pictures = np.ndarray
 
 
 class Report:
     """Writes to the log, TensorBoard and the work directory; only process 0 does."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, num_steps: int):
-        """Loads the pictures that samples are made of, and the evaluated set where there is one."""
+    def __init__(
+        self, config: ConfigDict, workdir: Path, num_steps: int, evaluation: Evaluation | None
+    ):
+        """Loads the pictures that samples are made of.
+
+        Args:
+            config: see `configs/default.py`.
+            workdir: of the run.
+            num_steps: updates in the whole run.
+            evaluation: what figures are computed with, where there are to be any.
+        """
         self._workdir = workdir
+        self._evaluation = evaluation
         self._config = config
         self._is_writer = jax.process_index() == 0
         self._writer = metric_writers.create_default_writer(
@@ -49,12 +55,6 @@ class Report:
             domain: data.test_pictures(config, test or train, config.sample_pictures, domain=domain)
             for domain, test, train in zip(("a", "b"), tests, trains, strict=True)
         }
-        if config.evaluate_every_steps:
-            self._scenes = cast(tuple[ShapesSource, ShapesSource], tests)
-            self._evaluated = {
-                domain: np.stack([scenes[i] for i in range(len(scenes))])
-                for domain, scenes in zip(("a", "b"), self._scenes, strict=True)
-            }
 
     def start(self, state: TrainState) -> None:
         """Says what is trained; in a new run also what the untrained networks score."""
@@ -62,7 +62,7 @@ class Report:
         self._writer.write_hparams({name: str(value) for name, value in config.items()})
         for name, params in state.params.items():
             logging.info("%s has %s parameters", name, f"{count_parameters(params):,}")
-        if self._config.evaluate_every_steps and int(state.step) == 0:
+        if int(state.step) == 0:
             self.evaluate(state)
 
     def add(self, step: int, metrics: Metrics) -> None:
@@ -127,35 +127,34 @@ class Report:
             images.write_image(path, grid)
             self._writer.write_images(step, {f"{folder}/{name}": grid[None]})
 
-    def evaluate(self, state: TrainState) -> None:
-        """Figures of the translations of the test set, into `evaluation/STEP.json` as well."""
-        if not self._is_writer:
-            return
-        params = _one_device(state.shown_params)
+    def evaluate(self, state: TrainState) -> float | None:
+        """Figures of what is made of the test sets, into `evaluation/STEP.json` as well.
+
+        Returns:
+            The one that `config.evaluation.best` names, where it names one.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if self._evaluation is None or not self._is_writer:
+            return None
         step = int(state.step)
-        fake_b = self._translate_all("gen_ab", params, self._evaluated["a"])
-        fake_a = self._translate_all("gen_ba", params, self._evaluated["b"])
-        figures = truth.shapes_figures(fake_b, fake_a, *self._scenes)
-        self._writer.write_scalars(step, figures)
-        path = evaluation_path(self._workdir, step)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        found = self._evaluation(Translator.of(self._config, state.shown_params, step))
+        self._writer.write_scalars(step, found)
+        figures.write_figures(self._workdir, step, found)
+        best = self._config.evaluation.best
+        return best_figure(best, found) if best else None
 
     def end(self, state: TrainState) -> None:
         """Prints what the run has come to, and where its last samples are."""
         if not self._is_writer:
             return
-        if self._config.evaluate_every_steps:
-            paths = {
-                name: evaluation_path(self._workdir, step)
-                for name, step in (("start", 0), ("end", int(state.step)))
-            }
-            figures = {n: json.loads(p.read_text()) for n, p in paths.items() if p.exists()}
-            # What generators would score that return what they are given.
-            identity = truth.shapes_figures(
-                self._evaluated["a"], self._evaluated["b"], *self._scenes
-            )
-            print(table(figures | {"identity": identity}))
+        if self._evaluation is not None:
+            kept = figures.read_figures(self._workdir)
+            steps = {"start": 0, "end": int(state.step)}
+            columns = {title: kept[step] for title, step in steps.items() if step in kept}
+            identity = self._evaluation.identity()
+            print(figures.table(columns | ({"identity": identity} if identity else {})))
         for path in sorted((self._workdir / "samples").glob("*.png"))[-2:]:
             print(f"sample: {path}")
 
@@ -191,30 +190,6 @@ class Report:
 
     def _apply(self, name: str, params: Any, x: Any) -> jax.Array:
         return translate(getattr(self._networks, name), params[name], x)
-
-    def _translate_all(self, name: str, params: Any, pictures: Pictures) -> Pictures:
-        """uint8 [N, H, W, C] to uint8, some at a time."""
-        done = []
-        for i in range(0, len(pictures), 16):
-            x = images.to_float(pictures[i : i + 16])
-            done.append(images.to_uint8(np.asarray(self._apply(name, params, x))))
-        return np.concatenate(done)
-
-
-def evaluation_path(workdir: Path, step: int) -> Path:
-    """Where the figures of a step are kept."""
-    return workdir / "evaluation" / f"{step}.json"
-
-
-def table(columns: dict[str, dict[str, float]]) -> str:
-    """Lines of text: a row per figure, a column per set of figures."""
-    names = list(next(iter(columns.values())))
-    width = max(map(len, names))
-    lines = [" " * width + "".join(f"{title:>12}" for title in columns)]
-    for name in names:
-        values = "".join(f"{figures[name]:>12.3f}" for figures in columns.values())
-        lines.append(f"{name:<{width}}{values}")
-    return "\n".join(lines)
 
 
 def _one_device(params: Any) -> Any:

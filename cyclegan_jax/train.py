@@ -8,13 +8,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluators import Evaluation, is_better
 from cyclegan_jax.interrupt import InterruptedRun, StopRequest
 from cyclegan_jax.report import Report
 from cyclegan_jax.schedules import total_steps
@@ -53,6 +56,10 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     picture_size = data.picture_size(config.data, train_a, train_b)
     config_lib.check_picture_size(config, *picture_size)
 
+    evaluation = None
+    if config.evaluate_every_steps and jax.process_index() == 0:
+        evaluation = Evaluation(config)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(claimed(workdir))
         checkpoints = Checkpoints(
@@ -73,7 +80,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             jax.device_count(),
             jax.default_backend(),
         )
-        report = Report(config, workdir, num_steps)
+        report = Report(config, workdir, num_steps, evaluation)
         step_fn = compile_step(config, pairs_per_epoch)
         batches = data.train_batches(
             config,
@@ -102,9 +109,10 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             if due(config.sample_every_steps) or (config.sample_early and is_early(step)):
                 report.samples(state, batch)
             if due(config.evaluate_every_steps):
-                report.evaluate(state)
-            if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or stop.signum:
                 report.flush()  # losses that are not finite must not get into a checkpoint
+                keep_if_best(checkpoints, state, config, report.evaluate(state))
+            if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or stop.signum:
+                report.flush()
                 checkpoints.save(state, config)
             if stop.signum and step < num_steps:
                 checkpoints.wait()
@@ -116,6 +124,30 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         if batches.skipped:
             logging.warning("%d pictures could not be read and were skipped", batches.skipped)
     return state
+
+
+def keep_if_best(
+    checkpoints: Checkpoints, state: TrainState, config: ConfigDict, value: float | None
+) -> None:
+    """Keeps the checkpoint of a state that is better than all before by the chosen figure.
+
+    Args:
+        checkpoints: of the run.
+        state: after an update.
+        config: of the run; `evaluation.best` names the figure.
+        value: of that figure; None in processes that compute none.
+    """
+    figure = config.evaluation.best
+    if not figure:
+        return
+    best = checkpoints.best
+    better = value is not None and (
+        best is None or best.figure != figure or is_better(figure, value, best.value)
+    )
+    if jax.process_count() > 1:
+        better = bool(multihost_utils.broadcast_one_to_all(np.int32(better)))
+    if better:
+        checkpoints.keep_as_best(state, config, figure, value)
 
 
 def is_early(step: int) -> bool:

@@ -34,6 +34,8 @@ SLOW = (
     "test_mistakes.py",
     "test_torch_weights.py",
     "test_step.py",
+    "test_app.py",
+    "test_gallery.py",
 )
 
 

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "cyclegan_jax"
 # Lowest first; a module imports from floors below its own alone.
 FLOORS = [
     {"errors", "winograd", "interrupt"},
-    {"command", "convolutions", "torch_pickle", "torch_names"},
+    {"command", "figures", "convolutions", "torch_pickle", "torch_names"},
     {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation", "bands"},
@@ -19,8 +19,10 @@ FLOORS = [
     {"objectives", "config"},
     {"step", "checkpoint"},
     {"inference", "torch_weights"},
-    {"report", "jobs"},
-    {"train", "translate"},
+    {"translations"},
+    {"evaluators"},
+    {"report", "jobs", "gallery_page", "gallery_curves"},
+    {"train", "translate", "evaluate", "gallery", "app"},
 ]
 
 

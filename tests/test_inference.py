@@ -59,11 +59,12 @@ def test_loaded_translator_is_the_plain_network(run, direction, checkpoint, name
 def test_the_best_checkpoint_is_the_one_that_the_run_named(run):
     """`best.json` in the work directory decides."""
     workdir, _, _ = run
-    (workdir / "best.json").write_text(json.dumps({"step": 3}))
+    best = {"step": 3, "figure": "fid", "value": 9.0}
+    (workdir / "best.json").write_text(json.dumps(best))
     try:
         assert Translator.load(workdir, checkpoint="best").step == 3
         (workdir / "best.json").write_text("[]")
-        with pytest.raises(UserError, match="names no step"):
+        with pytest.raises(UserError, match="names no best"):
             Translator.load(workdir, checkpoint="best")
     finally:
         (workdir / "best.json").unlink()

@@ -86,13 +86,6 @@ def test_configuration(config, tmp_path, field, value, expected):
     assert expected in refusal(config, tmp_path / "run")
 
 
-def test_evaluation_without_a_truth(config, tmp_path):
-    """Figures against the truth exist for the built-in set alone."""
-    config.data.source = "folder"
-    config.evaluate_every_steps = 10
-    assert "true translation is known" in refusal(config, tmp_path / "run")
-
-
 @pytest.fixture
 def folders(config, tmp_path):
     """Three small pictures in each of four folders, and a configuration for them."""
@@ -107,6 +100,33 @@ def folders(config, tmp_path):
     config.data.treatment = "crop"
     config.data.crop_size = 32
     return config, tmp_path
+
+
+@pytest.mark.parametrize(
+    ("metrics", "best", "expected"),
+    [
+        ("truth", "", "true translation is known"),
+        ("fod", "", "metric 'fod'; choose from truth, cycle, identity"),
+        ("segmentation", "", "needs palette_a or palette_b"),
+        ("", "iou", "choose one of pixel_accuracy"),
+        ("cycle", "fid", "but the figures are cycle_a/l1"),
+    ],
+)
+def test_figures_that_there_are_not(folders, metrics, best, expected):
+    """Metrics that do not exist or do not apply, and a best checkpoint by one of them."""
+    config, root = folders
+    config.evaluate_every_steps = 10
+    config.evaluation.metrics = metrics
+    config.evaluation.best = best
+    assert expected in refusal(config, root / "run")
+
+
+def test_figures_without_test_pictures(folders):
+    """The domain is named, and what to give."""
+    config, root = folders
+    config.evaluate_every_steps = 10
+    shutil.rmtree(root / "testB")
+    assert "domain B has no test pictures" in refusal(config, root / "run")
 
 
 def test_folder_that_is_not_there(folders):

@@ -1,6 +1,12 @@
 """Sources of pictures, their treatment, and the batches that the update is fed with."""
 
-from cyclegan_jax.data.batches import TrainBatches, picture_size, test_pictures, train_batches
+from cyclegan_jax.data.batches import (
+    TrainBatches,
+    picture_size,
+    test_pictures,
+    train_batches,
+    treated_pictures,
+)
 from cyclegan_jax.data.pairs import EPOCHS, PAIRINGS, pairs_per_epoch
 from cyclegan_jax.data.sources import DIRECTIONS, SOURCES, Source, load_sources
 from cyclegan_jax.data.treatments import BIT_DEPTHS, CHANNELS, TREATMENTS, Treatment
@@ -15,6 +21,7 @@ __all__ = [
     "picture_size",
     "test_pictures",
     "train_batches",
+    "treated_pictures",
 ]
 
 # Fields of the configuration's `data` whose values are chosen from a list.

@@ -185,9 +185,36 @@ def test_pictures(config: Any, source: Source, count: int, *, domain: str) -> np
       UserError: a picture cannot be read (with `data.skip_unreadable` the next is taken), does
         not fit, or differs in size from the first.
     """
-    treatment = Treatment.from_config(config.data, domain)
-    same_size = SameSize(treatment)
+    same_size = SameSize(Treatment.from_config(config.data, domain))
     pictures: list[np.ndarray] = []
+    for name, picture in treated_pictures(config, source, domain=domain):
+        same_size.check(name, *picture.shape[:2])
+        pictures.append(picture)
+        if len(pictures) == count:
+            break
+    if not pictures:
+        raise UserError(f"domain {domain.upper()}: none of its {len(source)} pictures can be read")
+    return np.stack(pictures)
+
+
+def treated_pictures(
+    config: Any, source: Source, *, domain: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The pictures of a source with the test treatment, each with its name.
+
+    Args:
+      config: the configuration.
+      source: pictures of the domain.
+      domain: a or b, which decides the number of channels.
+
+    Yields:
+      A name and [H, W, C], uint8 or uint16 by `data.bit_depth`.
+
+    Raises:
+      UserError: a picture cannot be read (with `data.skip_unreadable` it is left out) or does not
+        fit.
+    """
+    treatment = Treatment.from_config(config.data, domain)
     for index in range(len(source)):
         name = source.name(index)
         try:
@@ -196,11 +223,4 @@ def test_pictures(config: Any, source: Source, count: int, *, domain: str) -> np
             if config.data.skip_unreadable:
                 continue
             raise
-        prepared = treatment.prepare_test(picture, name)
-        same_size.check(name, *prepared.shape[:2])
-        pictures.append(prepared)
-        if len(pictures) == count:
-            break
-    if not pictures:
-        raise UserError(f"domain {domain.upper()}: none of its {len(source)} pictures can be read")
-    return np.stack(pictures)
+        yield name, treatment.prepare_test(picture, name)

@@ -150,7 +150,7 @@ class ShapesSource:
 
     def name(self, index: int) -> str:
         """What to call the picture in messages."""
-        return f"shapes {self.split} {self.domain.upper()} {index}"
+        return f"shapes/{self.split}{self.domain.upper()}/{index:04d}"
 
     def _draw(self, index: int) -> tuple[np.random.Generator, np.ndarray]:
         if not 0 <= index < self.count:

@@ -1,0 +1,261 @@
+"""Makes one page, to open from disk, of a trained model or of what it has translated.
+
+`python -m cyclegan_jax.gallery --workdir W` shows a run: pictures of both domains translated and
+brought back, its figures and losses over the steps, its configuration.
+`python -m cyclegan_jax.gallery --input PICTURES --translated FOLDER` shows what
+`cyclegan_jax.translate` made of a picture or a folder.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from cyclegan_jax import command, gallery_page
+from cyclegan_jax.data.folder import SUFFIXES, search
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.figures import Figures, read_figures
+from cyclegan_jax.formats import WRITABLE
+from cyclegan_jax.gallery_curves import by_name, plots, read_events, split_name
+from cyclegan_jax.images import read_image
+from cyclegan_jax.inference import Translator
+
+_OF_A_RUN, _OF_A_TRANSLATION = 8, 100
+_LABELS = ("input", "translated", "brought back")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = command.Parser(prog="python -m cyclegan_jax.gallery", description=__doc__)
+    add = parser.add_argument
+    add("--workdir", type=Path, help="of a run to show")
+    add("--checkpoint", default="latest", help="latest (default), best or a step")
+    add("--input", type=Path, help="a picture or a folder that was translated")
+    add("--translated", type=Path, help="folder with the translations")
+    add(
+        "--pictures",
+        type=int,
+        metavar="N",
+        help=f"how many to show, from the first; of a run "
+        f"each way {_OF_A_RUN}, else {_OF_A_TRANSLATION}",
+    )
+    add("--page", type=Path, metavar="FILE", help="default: gallery.html in the folder shown")
+    add("--overwrite", action="store_true", help="replace a page that is there")
+    given = parser.parse_args(arguments)
+    if (given.workdir is None) == (given.translated is None) or (
+        (given.input is None) != (given.translated is None)
+    ):
+        parser.error("give either --workdir, or --input and --translated")
+    if given.pictures is not None and given.pictures < 1:
+        parser.error(f"--pictures {given.pictures}: at least 1 was expected")
+    return given
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; without arguments, that of the process.
+
+    Raises:
+        UserError: a mistake of the user's; nothing was made.
+    """
+    given = _parse(arguments)
+    folder = (given.translated or given.workdir).expanduser()
+    if not folder.is_dir():
+        flag = "--translated" if given.workdir is None else "--workdir"
+        raise UserError(f"{flag} {folder}: there is no such folder")
+    page = given.page or folder / "gallery.html"
+    if page.exists() and not given.overwrite:
+        raise UserError(f"{page} there already; --overwrite replaces it")
+    if given.workdir is not None:
+        text = run_page(given.workdir, given.checkpoint, given.pictures or _OF_A_RUN)
+    else:
+        count = given.pictures or _OF_A_TRANSLATION
+        text = translation_page(given.input, given.translated, count)
+    _write(page, text)
+    print(f"{page}: {page.stat().st_size / 2**20:.1f} MiB, opens in a browser")
+
+
+def run_page(workdir: Path, checkpoint: str | int = "latest", count: int = _OF_A_RUN) -> str:
+    """HTML that shows a run.
+
+    Args:
+        workdir: of the run.
+        checkpoint: latest, best or a step.
+        count: of pictures of each domain: the first test pictures, or training pictures where
+            there are none.
+
+    Raises:
+        UserError: there is no such run or checkpoint, its pictures cannot be found, or Matplotlib
+            is needed and not installed.
+    """
+    from configs import default
+    from cyclegan_jax import config as config_lib
+
+    workdir = workdir.expanduser()
+    a_to_b = Translator.load(workdir, "a_to_b", checkpoint)
+    config = config_lib.read_json(workdir / "config.json")
+    evaluations = read_figures(workdir)
+    losses = read_events(workdir, ("generators/", "discriminators/", "learning_rate"))
+    directions = []
+    for domain, other, translator in (("A", "B", a_to_b), ("B", "A", a_to_b.reverse)):
+        pictures, kind = _pictures(config, domain.lower(), count)
+        rows = []
+        for number, picture in enumerate(pictures, start=1):
+            made = (picture, *translator.round_trip(picture))
+            named = zip(made, _LABELS, strict=True)
+            rows.append(
+                gallery_page.row(
+                    gallery_page.figure(one, label, f"{domain} to {other}, {number}: {label}")
+                    for one, label in named
+                )
+            )
+        note = (
+            f"The first {len(rows)} {kind} pictures of {domain}, {gallery_page.about(pictures[0])}"
+        )
+        directions.append(
+            gallery_page.section(f"{domain} to {other}", gallery_page.rows(rows), note)
+        )
+    body = gallery_page.beside(directions)
+    if evaluations:
+        last = max(evaluations)
+        body += gallery_page.section(f"Figures at step {last:,}", _table(evaluations[last]))
+    if len(evaluations) > 1:
+        body += gallery_page.section(
+            "Figures over steps", gallery_page.charts(plots(by_name(evaluations)))
+        )
+    if losses:
+        body += gallery_page.section("Losses over steps", gallery_page.charts(plots(losses)))
+    fields = config_lib.flatten(config)
+    body += gallery_page.folded(
+        "Configuration",
+        gallery_page.settings(fields, config_lib.flatten(default.get_config())),
+        "What differs from configs/default.py is bold",
+    )
+    name = workdir.resolve().name
+    generator = fields["generator.variant"]
+    return gallery_page.document(name, f"Checkpoint of step {a_to_b.step:,} · {generator}", body)
+
+
+def _pictures(config: Any, domain: str, count: int) -> tuple[Any, str]:
+    """Pictures [N, H, W, C] of a domain as in tests, and whether they are test or training ones."""
+    from cyclegan_jax import data
+
+    place = "ab".index(domain)
+    source, kind = data.load_sources(config.data, "test")[place], "test"
+    if source is None:
+        source, kind = data.load_sources(config.data, "train")[place], "training"
+    return data.test_pictures(config, source, count, domain=domain), kind
+
+
+def _table(figures: Figures) -> str:
+    """HTML of figures: a line for each, a column for each direction or domain."""
+    names = {name: split_name(name) for name in figures}
+    columns = list(dict.fromkeys(name.series for name in names.values()))
+    lines: dict[str, list[float | None]] = {}
+    for name, (title, series) in names.items():
+        line = lines.setdefault(title, [None] * len(columns))
+        line[columns.index(series)] = figures[name]
+    return gallery_page.figures_table(columns, lines)
+
+
+def translation_page(source: Path, translated: Path, count: int = _OF_A_TRANSLATION) -> str:
+    """HTML that shows pictures beside what `translate` made of them.
+
+    Args:
+        source: what was given to it: a picture, or a folder.
+        translated: the folder it wrote into.
+        count: how many pictures to show, from the first.
+
+    Raises:
+        UserError: there are no pictures, or none of them has a translation.
+    """
+    found = find_translations(source, translated)
+    made = sum(there is not None for _, there, _ in found)
+    if not made:
+        raise UserError(f"--translated {translated}: no translation of {source} in it")
+    with_back = any(back is not None for _, _, back in found)
+    rows = []
+    for picture, there, back in found[:count]:
+        name = picture.name if source.is_file() else picture.relative_to(source).as_posix()
+        files = [picture, there, back][: 2 + with_back]
+        cells, notes = zip(
+            *(_cell(f, label, name) for f, label in zip(files, _LABELS, strict=False)), strict=True
+        )
+        rows.append(gallery_page.row(cells, name, next(filter(None, notes), "")))
+    facts = f"{made} of {len(found)} pictures translated"
+    if len(rows) < len(found):
+        facts += f", the first {len(rows)} shown"
+    return gallery_page.document(
+        f"{source.resolve().name}, translated",
+        facts,
+        f"<section>{gallery_page.rows(rows)}</section>",
+    )
+
+
+def _cell(file: Path | None, label: str, name: str) -> tuple[str, str]:
+    """HTML of a picture, or of why there is none, and what there is to say about it."""
+    if file is None:
+        return gallery_page.missing(label, "not there"), ""
+    try:
+        picture = read_image(file)
+    except UserError:
+        return gallery_page.missing(label, "cannot be read"), ""
+    return gallery_page.figure(picture, label, f"{name}: {label}"), gallery_page.about(picture)
+
+
+def find_translations(
+    source: Path, translated: Path
+) -> list[tuple[Path, Path | None, Path | None]]:
+    """Pictures, with their translations and round trips where `translate` has made them.
+
+    Raises:
+        UserError: there are no pictures.
+    """
+    if source.is_file():
+        names = [Path(source.name)]
+    elif source.is_dir():
+        inner = translated.resolve()
+        names = [
+            path.relative_to(source)
+            for path in search(source, "--input")
+            if inner not in path.resolve().parents
+        ]
+    else:
+        raise UserError(f"--input {source}: there is no such picture or folder")
+    if not names:
+        raise UserError(f"--input {source}: no pictures in it ({' '.join(SUFFIXES)})")
+    made = {name: _first(translated / name, name.suffix) for name in names}
+    taken = set(made.values())
+    found = []
+    for name, path in made.items():
+        back = path and path.with_stem(f"{path.stem}_back")
+        # A picture of that name may have been translated itself.
+        is_back = back is not None and back.is_file() and back not in taken
+        found.append(
+            (source if source.is_file() else source / name, path, back if is_back else None)
+        )
+    return found
+
+
+def _first(path: Path, suffix: str) -> Path | None:
+    """The file of this name, with its suffix or else another that is written."""
+    for ending in (suffix, *WRITABLE):
+        if (candidate := path.with_suffix(ending)).is_file():
+            return candidate
+    return None
+
+
+def _write(page: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
+    temporary = page.with_name(f".{page.name}.{os.getpid()}.tmp")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(page)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"--page {page}: cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    command.run(main, "the pictures do not fit into memory: lower --pictures")

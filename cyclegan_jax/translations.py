@@ -1,0 +1,183 @@
+"""Test sets and what a model makes of them: the pictures that figures are computed from."""
+
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cyclegan_jax import data
+from cyclegan_jax.data.folder import search
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.images import read_image, write_image
+from cyclegan_jax.inference import Translator, finish
+
+REAL = ("real_a", "real_b")
+# {kind of made pictures: (what they are made from, the network that makes them)}
+MADE = {
+    "fake_b": ("real_a", "gen_ab"),
+    "fake_a": ("real_b", "gen_ba"),
+    "cycled_a": ("fake_b", "gen_ba"),
+    "cycled_b": ("fake_a", "gen_ab"),
+    "identity_a": ("real_a", "gen_ba"),
+    "identity_b": ("real_b", "gen_ab"),
+}
+# Pixels computed at a time, and pictures; of larger ones, one.
+_PIXELS, _MOST = 2**18, 16
+
+
+class Pictures(NamedTuple):
+    """Pictures [H, W, C] of uint8 or uint16 in a list, and what each is called.
+
+    Names are those of files without folders and suffix, numbered where two would be alike.
+    """
+
+    pictures: Sequence[np.ndarray]
+    names: Sequence[str]
+
+
+Sets = dict[str, Pictures]
+
+
+def real_sets(config: Any) -> Sets:
+    """{real_a, real_b}: the test pictures as the networks are given them.
+
+    Raises:
+        UserError: a domain has no test pictures, or one cannot be read.
+    """
+    sets = {}
+    for domain, source in zip(("a", "b"), data.load_sources(config.data, "test"), strict=True):
+        if source is None:
+            raise UserError(
+                f"domain {domain.upper()} has no test pictures to compute figures from; give "
+                f"data.test_{domain}, or test{domain.upper()} beside train{domain.upper()}"
+            )
+        named = list(data.treated_pictures(config, source, domain=domain))
+        if not named:
+            raise UserError(f"domain {domain.upper()}: no test picture that can be read")
+        sets[f"real_{domain}"] = Pictures(
+            [picture for _, picture in named], _short([name for name, _ in named])
+        )
+    return sets
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    stems = [re.sub(r"[^\w.-]+", "_", Path(name).stem) for name in names]
+    counts = Counter(stems)
+    return [stem if counts[stem] == 1 else f"{stem}_{i:05d}" for i, stem in enumerate(stems)]
+
+
+def make_sets(translator: Translator, real: Sets, kinds: Collection[str]) -> Sets:
+    """What a model makes of the test sets, as the 8- or 16-bit pictures that would be saved.
+
+    Args:
+        translator: from A to B.
+        real: {real_a, real_b}.
+        kinds: of `MADE`; those that are asked for are made, in as few passes as it takes.
+
+    Returns:
+        The real sets and those made.
+    """
+    sets = dict(real)
+    for source, target, one_way in (("a", "b", translator), ("b", "a", translator.reverse)):
+        fake, cycled, identity = f"fake_{target}", f"cycled_{source}", f"identity_{target}"
+        reals, own = real[f"real_{source}"], real[f"real_{target}"]
+        if fake in kinds or cycled in kinds:
+            made = _translated(one_way, reals.pictures, round_trip=cycled in kinds)
+            sets |= {
+                kind: Pictures(pictures, reals.names)
+                for kind, pictures in zip((fake, cycled), made, strict=False)
+            }
+        if identity in kinds:
+            (pictures,) = _translated(one_way, own.pictures, round_trip=False)
+            sets[identity] = Pictures(pictures, own.names)
+    return sets
+
+
+def _translated(
+    translator: Translator, pictures: Sequence[np.ndarray], *, round_trip: bool
+) -> list[list[np.ndarray]]:
+    """Translations in the order of the pictures, and what they are brought back to."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        size = translator.padded_size(picture.shape[0], picture.shape[1])
+        groups.setdefault(size, []).append(index)
+    made: list[dict[int, np.ndarray]] = [{} for _ in range(1 + round_trip)]
+
+    def batches() -> Iterator[Callable[[], None]]:
+        for (height, width), members in groups.items():
+            most = max(1, min(_MOST, _PIXELS // (height * width)))
+            fill = translator.batch_for(height, min(most, len(members)))
+            for first in range(0, len(members), fill):
+                chosen = members[first : first + fill]
+                prepared = [translator.prepare(pictures[i]) for i in chosen]
+                outputs = translator.apply(prepared, fill=fill, round_trip=round_trip)
+
+                def collect(chosen=chosen, prepared=prepared, outputs=outputs) -> None:
+                    for results, output in zip(made, outputs, strict=True):
+                        finished = map(finish, prepared, np.asarray(output))
+                        results.update(zip(chosen, finished, strict=True))
+
+                yield collect
+
+    # One batch is computed while the one before is finished.
+    waiting: deque[Callable[[], None]] = deque()
+    for collect in batches():
+        waiting.append(collect)
+        if len(waiting) > 1:
+            waiting.popleft()()
+    while waiting:
+        waiting.popleft()()
+    return [[results[i] for i in range(len(pictures))] for results in made]
+
+
+def save_sets(sets: Sets, folder: Path) -> None:
+    """Writes FOLDER/KIND/NAME.png, real ones as well; UserError where they cannot be written."""
+    for kind, (pictures, names) in sets.items():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for picture, name in zip(pictures, names, strict=True):
+            write_image(folder / kind / f"{name}.png", picture)
+
+
+def read_sets(folder: Path, real: Sets, kinds: Collection[str]) -> Sets:
+    """Pictures that were made before, by this program or another, in place of `make_sets`.
+
+    Args:
+        folder: holds a folder for every kind, in which pictures have the names of the test
+            pictures they were made from, with any suffix.
+        real: {real_a, real_b}.
+        kinds: those that are needed.
+
+    Raises:
+        UserError: a folder or a picture is not there, or it has another size or other channels
+            than the domain's.
+    """
+    sets = dict(real)
+    for kind in kinds:
+        source = kind if kind in REAL else f"real_{_origin(kind)}"
+        place = folder / kind
+        if not place.is_dir():
+            raise UserError(f"{place}: no such folder; it should hold the {kind} pictures")
+        found = {path.stem: path for path in search(place, "--pictures")}
+        pictures = []
+        for name, original in zip(real[source].names, real[source].pictures, strict=True):
+            if name not in found:
+                raise UserError(f"{place}: no picture called {name}, as one of {source} is")
+            picture = read_image(found[name])
+            if picture.shape[:2] != original.shape[:2] or picture.dtype != original.dtype:
+                raise UserError(
+                    f"{found[name]}: {picture.dtype} {list(picture.shape[:2])}; the test picture "
+                    f"it was made from is {original.dtype} {list(original.shape[:2])}"
+                )
+            pictures.append(picture)
+        sets[kind] = Pictures(pictures, real[source].names)
+    return sets
+
+
+def _origin(kind: str) -> str:
+    """The domain of the test pictures that a kind is made from in the end."""
+    while kind in MADE:
+        kind = MADE[kind][0]
+    return kind[-1]
