@@ -10,6 +10,9 @@ for the kernel). The gradients of each are the other two. That gives gradients o
 fast forms; those that XLA is given by automatic differentiation are up to a hundred times slower.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -23,6 +26,7 @@ Form = Literal["direct", "cpu"]
 PadMode = Literal["zero", "reflect"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
+_default: ContextVar[Form | None] = ContextVar("default", default=None)
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _NO_PADDING: Padding = ((0, 0), (0, 0))
 # Up to this many channels a matrix product cannot fill the vector units.
@@ -109,6 +113,16 @@ def convolve_transposed(
     return _padded(y, (0, after - end), (0, after - end)).astype(x.dtype)
 
 
+@contextmanager
+def default_form(form: Form) -> Iterator[None]:
+    """Within it, what is traced has this form: for programs that another backend will run."""
+    token = _default.set(form)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
 def normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
     """Takes the mean over `axes` off and divides by the deviation, with the biased variance.
 
@@ -135,6 +149,7 @@ def _mean(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 def _chosen(form: Form | None) -> Form:
     """The form asked for, or the one for the backend that will run the traced program."""
+    form = form or _default.get()
     if form is None:
         return "cpu" if jax.default_backend() == "cpu" else "direct"
     return form
@@ -237,7 +252,9 @@ def _correlate_closely(x: jax.Array, kernel: jax.Array) -> jax.Array:
         for i in range(high)
         for j in range(wide)
     ]
-    padding = ((0, -height % high), (0, wide - width % wide))
+    # To whole blocks, and one more for the same reason; sizes may be symbols of an export.
+    x = _padded(x, (0, -height % high), (0, -width % wide))
+    padding = ((0, 0), (0, wide))
     y = lax.conv_general_dilated(
         x, jnp.concatenate(shifted, 3), _BLOCK, padding, dimension_numbers=_LAYOUT
     )

@@ -53,18 +53,20 @@ def _correlate(x: jax.Array, weights: Sequence[jax.Array]) -> jax.Array:
     batch, height, width = x.shape[0], x.shape[1] - 2, x.shape[2] - 2
     rows, columns = (height + 1) // 2, (width + 1) // 2
     places = [tile @ weight for tile, weight in zip(_tiles(x), weights, strict=True)]
-    places = [place.reshape(batch, rows, columns, -1) for place in places]
+    places = [place.reshape(batch, rows, columns, place.shape[1]) for place in places]
     blocks = _transform(OUTPUTS, _in_fours(places))
     y = jnp.stack([jnp.stack(blocks[:2], 3), jnp.stack(blocks[2:], 3)], 2)
-    return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, :height, :width]
+    return y.reshape(batch, 2 * rows, 2 * columns, y.shape[5])[:, :height, :width]
 
 
 def _tiles(x: jax.Array) -> list[jax.Array]:
     """The 16 places of all transformed tiles of x, each [B * rows * columns, in]."""
-    height, width = (n + n % 2 for n in x.shape[1:3])
-    x = _extended(x, height, width)
+    # As `_correlate` counts them: an export's symbols are not known to be equal otherwise.
+    rows, columns = ((n - 2 + 1) // 2 for n in x.shape[1:3])
+    x = _extended(x, 2 * rows + 2, 2 * columns + 2)
     grid = [
-        [x[:, i : i + height - 3 : 2, j : j + width - 3 : 2] for j in range(4)] for i in range(4)
+        [x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for j in range(4)]
+        for i in range(4)
     ]
     return [place.reshape(-1, x.shape[3]) for place in _transform(INPUTS, grid)]
 
