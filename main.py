@@ -1,8 +1,14 @@
-"""Trains a CycleGAN: `python main.py --config configs/quickstart.py --workdir runs/quickstart`."""
+"""Trains a CycleGAN: `python main.py --config configs/quickstart.py --workdir runs/quickstart`.
+
+On several machines, or several processes of one, the same command is started once for each process,
+with `--distributed` under SLURM or Open MPI, else with `--coordinator`, `--num_processes` and
+`--process_id`. All must see the same work directory.
+"""
 
 import logging as standard_logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +16,30 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cyclegan_jax import command
+from cyclegan_jax import command, devices
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import InterruptedRun
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; given again, the run goes on.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where several processes train as one."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find these three from SLURM or Open MPI.")
 
 
 def main(argv: list[str]) -> None:
     """Trains."""
     del argv
     config = config_lib.from_flag(CONFIG)
+    devices.join_processes(
+        COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, launched=DISTRIBUTED.value
+    )
+    if jax.process_index() != 0:
+        logging.set_verbosity(logging.WARNING)
     config_lib.check(config)
 
     # Only now, for it takes seconds to load. It writes event files and reads published sets; the
@@ -65,15 +82,19 @@ if __name__ == "__main__":
     quieten_libraries()
     try:
         app.run(main, flags_parser=config_lib.parse_flags)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except jax.errors.JaxRuntimeError as error:
-        if not command.lacks_memory(error):
-            raise
-        sys.exit(
-            "error: an update does not fit into memory: lower batch_size, data.crop_size or "
-            "generator.width"
-        )
     except InterruptedRun as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signum)
+    except UserError as error:
+        devices.leave(f"error: {error}")
+    except Exception as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and command.lacks_memory(error):
+            devices.leave(
+                "error: an update does not fit into memory: raise micro_batches (the same update "
+                "in parts), set generator.remat=True or precision=bfloat16, or lower batch_size, "
+                "data.crop_size or generator.width"
+            )
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        devices.leave("error: this process cannot go on, or one of the others is gone")

@@ -15,6 +15,12 @@ def get_config() -> ConfigDict:
     c.seed = 0
     # Pairs per update over all devices together; the original trains with 1.
     c.batch_size = 1
+    # Parts that a device's pairs go through the networks in, one after the other: less memory for
+    # the same update. A device's pairs must be a multiple; not with batch norm.
+    c.micro_batches = 1
+    # Updates handed to the devices at a time. More keep a GPU busy where updates are short;
+    # schedules count in multiples of it.
+    c.steps_per_dispatch = 1
     # Updates in the whole run. Unset: the epochs of `schedule` give the number.
     c.num_steps = config_dict.placeholder(int)
     # Arithmetic of the networks: float32, bfloat16 (parameters, norm statistics and losses stay
@@ -36,6 +42,7 @@ def get_config() -> ConfigDict:
     # none
     g.norm = "instance"
     g.dropout = 0.0  # rate inside residual blocks and the inner U-Net; the original's option is 0.5
+    g.remat = False  # recompute activations for gradients: less memory for a third more work
 
     c.discriminator = d = ConfigDict()
     # patch (70x70 with 3 layers), pixel (1x1): as published. Variants of later systems:

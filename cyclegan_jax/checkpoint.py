@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
@@ -19,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from cyclegan_jax import config as config_lib
+from cyclegan_jax import devices
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.state import TrainState
 
@@ -82,7 +82,8 @@ class Checkpoints:
         if step in self.steps:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(config.to_dict())
+            state=ocp.args.StandardSave(devices.of_all_processes(state)),
+            config=ocp.args.JsonSave(config.to_dict()),
         )
         try:
             self._manager.save(step, args=items, force=True)
@@ -171,7 +172,7 @@ class Checkpoints:
         stored = self.read_config(step)
         where = f"checkpoint {self.folder / str(step)}"
         config_lib.check_same_architecture(config, stored, where)
-        everywhere = NamedSharding(Mesh(np.array(jax.devices()), "devices"), PartitionSpec())
+        everywhere = NamedSharding(devices.mesh_of_all(), PartitionSpec())
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), template
         )
@@ -181,7 +182,7 @@ class Checkpoints:
             state = self._manager.restore(step, args=items)["state"]
         except Exception as error:
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        return state
+        return devices.of_this_process(state)
 
     def restore_params(
         self, config: ConfigDict, step: int | None = None, *, averaged: bool = False

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict
 
 from configs import default
 from cyclegan_jax.data import DATA_CHOICES, published
+from cyclegan_jax.devices import check_split
 from cyclegan_jax.discriminators import DISCRIMINATORS, check_discriminator_size
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.generators import GENERATORS, check_generator_size, has_blocks
@@ -36,6 +36,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 # Smallest allowed value of the numbers for which 0 makes no sense; the others must be at least 0.
 AT_LEAST: dict[str, float] = {
     "batch_size": 1,
+    "micro_batches": 1,
+    "steps_per_dispatch": 1,
     "num_steps": 1,
     "generator.blocks": 1,
     "generator.width": 1,
@@ -197,12 +199,7 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             "config.evaluation.best chooses among figures: set evaluate_every_steps as well"
         )
-    devices = jax.device_count()
-    if config.batch_size % devices:
-        raise UserError(
-            f"config.batch_size is {config.batch_size}; it must be a multiple of the {devices} "
-            "devices (CUDA_VISIBLE_DEVICES chooses fewer)"
-        )
+    check_split(config)
 
 
 def check_picture_size(config: ConfigDict, height: int, width: int) -> None:

@@ -19,6 +19,17 @@ Layer = Callable[..., Any]
 Activation = Callable[[Array], Array]
 
 
+def _stage(network: "Generator", compute: Callable[..., Array], *inputs: Array) -> Array:
+    """What layers of the network make of the inputs; with its `remat`, gradients redo it.
+
+    Args:
+        network: the one whose `__call__` this is part of.
+        compute: (network, *inputs) -> output; it names the layers that it makes.
+        inputs: all that gradients keep with `remat`.
+    """
+    return (nn.remat(compute) if network.remat else compute)(network, *inputs)
+
+
 class ResidualBlock(nn.Module):
     """Reflect-padded 3x3 convolutions around which the input is added (Johnson et al. 2016).
 
@@ -68,6 +79,8 @@ class ResNetGenerator(nn.Module):
         down: makes a strided layer.
         up: makes a layer that doubles.
         outer_bias: whether layers outside the blocks have an offset; the last always has.
+        remat: whether gradients recompute what is inside a layer with its norm, or a block, instead
+            of keeping it: less memory for a third more work.
     """
 
     channels: int
@@ -81,6 +94,7 @@ class ResNetGenerator(nn.Module):
     down: Layer = functools.partial(Conv, size=3, stride=2, padding=1)
     up: Layer = functools.partial(UpConv, size=3)
     outer_bias: bool = True
+    remat: bool = False
 
     @property
     def granularity(self) -> int:
@@ -103,30 +117,33 @@ class ResNetGenerator(nn.Module):
         style = self.style
         bias = self.outer_bias and not style.norm_replaces_bias
         widths = [self.width * 2**i for i in range(self.levels + 1)]
-        end = functools.partial(Conv, size=7, style=style, padding=3, pad_mode="reflect")
+        end = functools.partial(Conv, size=7, padding=3, pad_mode="reflect")
+        block = functools.partial(
+            ResidualBlock, style, self.dropout, self.block_convolutions, self.activation
+        )
 
         def layer(make: Layer, features: int, name: str, y: Array) -> Array:
-            y = make(features, style=style, use_bias=bias, name=name)(y)
-            return self.activation(Norm(style, name=f"{name}_norm")(y))
+            def compute(_: nn.Module, y: Array) -> Array:
+                y = make(features, style=style, use_bias=bias, name=name)(y)
+                return self.activation(Norm(style, name=f"{name}_norm")(y))
 
-        y = end(widths[0], use_bias=bias, name="stem")(x)
-        y = self.activation(Norm(style, name="stem_norm")(y))
+            return _stage(self, compute, y)
+
+        y = layer(end, widths[0], "stem", x)
         for i, features in enumerate(widths[1:]):
             y = layer(self.down, features, f"down_{i}", y)
         for i in range(self.blocks):
-            y = ResidualBlock(
-                style, self.dropout, self.block_convolutions, self.activation, name=f"block_{i}"
-            )(y)
+            y = _stage(self, lambda _, y, i=i: block(name=f"block_{i}")(y), y)
         for i, features in enumerate(reversed(widths[:-1])):
             y = layer(self.up, features, f"up_{i}", y)
-        y = end(self.channels, name="head")(y)
+        y = end(self.channels, style=style, name="head")(y)
         return nn.tanh(y.astype(style.param_dtype))
 
 
 class UNetGenerator(nn.Module):
     """Halved down to a few pixels and back, with skips at every size (Isola et al. 2017).
 
-    Height and width must be multiples of 2**depth.
+    Height and width must be multiples of 2**depth. `remat` is that of `ResNetGenerator`, by levels.
     """
 
     channels: int
@@ -134,6 +151,7 @@ class UNetGenerator(nn.Module):
     style: Style
     dropout: float
     depth: int
+    remat: bool = False
 
     @property
     def granularity(self) -> int:
@@ -155,21 +173,26 @@ class UNetGenerator(nn.Module):
         widths = [self.width * min(2**i, 8) for i in range(self.depth)]
         last = self.depth - 1
 
-        skips = []
-        y = x
-        for i, features in enumerate(widths):
+        def down(i: int, _: nn.Module, y: Array) -> Array:
             # The first and the last layer down have no norm: raw pictures, and one-pixel maps.
             y = y if i == 0 else leaky_relu(y)
-            y = Conv(features, 4, style, stride=2, padding=1, use_bias=bias, name=f"down_{i}")(y)
-            if 0 < i < last:
-                y = Norm(style, name=f"down_{i}_norm")(y)
+            conv = Conv(widths[i], 4, style, stride=2, padding=1, use_bias=bias, name=f"down_{i}")
+            y = conv(y)
+            return Norm(style, name=f"down_{i}_norm")(y) if 0 < i < last else y
+
+        def up(i: int, _: nn.Module, *inputs: Array) -> Array:
+            y = nn.relu(jnp.concatenate(inputs, axis=-1))
+            y = UpConv(widths[i - 1], 4, style, (1, 1), use_bias=bias, name=f"up_{i}")(y)
+            y = Norm(style, name=f"up_{i}_norm")(y)
+            return Dropout(self.dropout, style)(y) if 4 <= i < last else y
+
+        y, skips = x, []
+        for i in range(self.depth):
+            y = _stage(self, functools.partial(down, i), y)
             skips.append(y)
         for i in reversed(range(1, self.depth)):
-            y = y if i == last else jnp.concatenate([skips[i], y], axis=-1)
-            y = UpConv(widths[i - 1], 4, style, (1, 1), use_bias=bias, name=f"up_{i}")(nn.relu(y))
-            y = Norm(style, name=f"up_{i}_norm")(y)
-            if 4 <= i < last:
-                y = Dropout(self.dropout, style)(y)
+            inputs = (y,) if i == last else (skips[i], y)
+            y = _stage(self, functools.partial(up, i), *inputs)
         y = nn.relu(jnp.concatenate([skips[0], y], axis=-1))
         y = UpConv(self.channels, 4, style, (1, 1), name="up_0")(y)
         return nn.tanh(y.astype(style.param_dtype))
@@ -216,6 +239,7 @@ def build_generator(
     style: Style,
     dropout: float = 0.0,
     blocks: int | None = None,
+    remat: bool = False,
 ) -> Generator:
     """The generator of that name, with `channels` in its output.
 
@@ -226,10 +250,11 @@ def build_generator(
         style: what all its layers have in common.
         dropout: rate, 0 for none.
         blocks: residual blocks, where not those of the variant; not for U-Nets.
+        remat: whether gradients recompute layers instead of keeping what is inside them.
     """
     changes = {} if blocks is None else {"blocks": blocks}
     return GENERATORS[variant](
-        channels=channels, width=width, style=style, dropout=dropout, **changes
+        channels=channels, width=width, style=style, dropout=dropout, remat=remat, **changes
     )
 
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cyclegan_jax.data.treatments import to_channels
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.images import read_image, to_float, to_uint8, to_uint16
+from cyclegan_jax.images import read_image, to_float
+from cyclegan_jax.prepared import Prepared, finish, prepare
 from cyclegan_jax.state import build_networks
 from cyclegan_jax.tiles import check_tiles, translate_in_bands
 
@@ -34,26 +35,28 @@ def translate(generator: Any, params: Any, pictures: Array) -> Array:
     return generator.apply({"params": params}, pictures)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def translate_in_shares(generator: Any, params: Any, pictures: Array) -> Array:
+    """`translate` of as many pictures on each device of this process; parameters are on all."""
+    return jax.shard_map(
+        generator.apply,
+        mesh=_local_mesh(),
+        in_specs=(PartitionSpec(), PartitionSpec("batch")),
+        out_specs=PartitionSpec("batch"),
+        check_vma=False,  # which transposed convolutions inside do not pass
+    )({"params": params}, pictures)
+
+
+def _local_mesh() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), "batch")
+
+
 class Network(NamedTuple):
     """A generator, its parameters, and the channels of the pictures it takes."""
 
     generator: Any
     params: Any
     channels: int
-
-
-class Prepared(NamedTuple):
-    """A picture as a generator takes it, and what is needed to make a picture of the result.
-
-    Attributes:
-        values: [h, w, C], uint8 or uint16, of the network's channels and with padding.
-        size: height and width of the picture.
-        alpha: [H, W, 1], where it has that and the network does not take it.
-    """
-
-    values: np.ndarray
-    size: tuple[int, int]
-    alpha: np.ndarray | None
 
 
 class Translator:
@@ -70,7 +73,8 @@ class Translator:
         there: the generator that translates.
         back: the one of the other direction.
         step: of the checkpoint.
-        batch_size: pictures of one size computed at a time; results differ by rounding alone.
+        batch_size: pictures of one size computed at a time by each device of this process; results
+            differ by rounding alone.
         tile: pictures higher than so many rows are computed in bands of as many, in memory that
             grows with `tile` x width (see `tiles`); results differ by rounding alone.
     """
@@ -98,6 +102,7 @@ class Translator:
         self.step = step
         self.batch_size = batch_size
         self.tile = tile
+        self._spread: dict[int, Any] = {}  # parameters on all devices, by network
 
     @classmethod
     def load(
@@ -194,9 +199,6 @@ class Translator:
 
         Returns:
             The translation, and what it is brought back to.
-
-        Raises:
-            UserError: as a call.
         """
         there, back = self._run(pictures, round_trip=True)
         return there, back
@@ -222,13 +224,23 @@ class Translator:
             made += zip(*(map(finish, batch, np.asarray(x)) for x in outputs), strict=True)
         return [np.stack(x) if len(shape) == 4 else x[0] for x in zip(*made, strict=True)]
 
-    def batch_for(self, height: int, pictures: int) -> int:
-        """How many pictures of this padded height to compute at a time, where there are so many.
+    def batch_for(self, height: int, pictures: int, batch_size: int | None = None) -> int:
+        """How many of so many pictures of this padded height to compute at a time.
 
-        One where batch norm would let a picture change what becomes of another.
+        As many on each device, or fewer than there are devices. One where batch norm would let a
+        picture change what becomes of another.
+
+        Args:
+            height: see `padded_size`.
+            pictures: there are.
+            batch_size: on a device; by default the translator's.
         """
-        alone = self.there.generator.style.norm == "batch" or self._in_bands(height)
-        return 1 if alone else min(self.batch_size, pictures)
+        if self.there.generator.style.norm == "batch" or self._in_bands(height):
+            return 1
+        batch_size, devices = batch_size or self.batch_size, jax.local_device_count()
+        if pictures < devices:
+            return min(batch_size, pictures)
+        return devices * min(batch_size, pictures // devices)
 
     def _in_bands(self, height: int) -> bool:
         return self.tile is not None and height > self.tile
@@ -246,19 +258,9 @@ class Translator:
         Args:
             picture: [H, W, C], uint8 or uint16.
             name: what to call it in messages.
-
-        Raises:
-            UserError: its channels are not the network's and cannot be made.
         """
-        height, width, channels = picture.shape
-        wanted = self.there.channels
-        has_alpha = channels in (2, 4) and wanted in (1, 3)
-        values = to_channels(picture, wanted, name)
-        padded = self.padded_size(height, width)
-        if padded != (height, width):
-            pads = ((0, padded[0] - height), (0, padded[1] - width), (0, 0))
-            values = np.pad(values, pads, mode="reflect")
-        return Prepared(values, (height, width), picture[..., -1:] if has_alpha else None)
+        size = self.padded_size(*picture.shape[:2])
+        return prepare(picture, self.there.channels, size, name)
 
     def apply(
         self, batch: Sequence[Prepared], *, fill: int = 1, round_trip: bool = False
@@ -287,19 +289,19 @@ class Translator:
                 assert self.tile is not None
                 x = translate_in_bands(network.generator, network.params, x[0], self.tile)[None]
             else:
-                x = translate(network.generator, network.params, x)
+                x = self._compute(network, x)
             results.append(x)
         return results
 
-
-def finish(prepared: Prepared, output: np.ndarray) -> np.ndarray:
-    """The picture of a result, float [h, w, C'], with the size, depth and alpha it began with."""
-    height, width = prepared.size
-    to_integer = to_uint8 if prepared.values.dtype == np.uint8 else to_uint16
-    picture = to_integer(output[:height, :width])
-    if prepared.alpha is None or picture.shape[-1] not in (1, 3):
-        return picture
-    return np.concatenate([picture, prepared.alpha], axis=-1)
+    def _compute(self, network: Network, x: Any) -> Array:
+        """On all devices of this process where there are pictures for each."""
+        devices = jax.local_device_count()
+        if devices == 1 or len(x) % devices:
+            return translate(network.generator, network.params, x)
+        if id(network) not in self._spread:
+            everywhere = NamedSharding(_local_mesh(), PartitionSpec())
+            self._spread[id(network)] = jax.device_put(network.params, everywhere)
+        return translate_in_shares(network.generator, self._spread[id(network)], x)
 
 
 def _step(checkpoints: Any, workdir: Path, checkpoint: str | int) -> int | None:

@@ -12,7 +12,8 @@ from cyclegan_jax.data.folder import SUFFIXES, search
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.formats import WRITABLE, check_writable
 from cyclegan_jax.images import read_image, read_size, strip, write_image
-from cyclegan_jax.inference import Prepared, Translator, finish
+from cyclegan_jax.inference import Translator
+from cyclegan_jax.prepared import Prepared, finish
 
 _THREADS = 4  # that read, and as many that write
 _BATCHES_AHEAD = 2

@@ -22,6 +22,24 @@ Padding = int | tuple[tuple[int, int], tuple[int, int]] | Literal["same"]
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which rows of a whole batch a computation has: a device's, and of those a micro-batch's.
+
+    Attributes:
+        axis_name: the device axis that the batch is split over, if any.
+        part: which micro-batch of the device's, from 0.
+        parts: how many micro-batches the device has.
+    """
+
+    axis_name: str | None = None
+    part: Array | int = 0
+    parts: int = 1
+
+
+WHOLE_BATCH = Share()
+
+
+@dataclass(frozen=True)
 class Style:
     """What all layers of a network have in common.
 
@@ -31,15 +49,15 @@ class Style:
         init: one of `INITIALIZERS`.
         gain: standard deviation of `normal`, factor of `xavier` and `orthogonal`.
         dtype: of activations and convolutions. Parameters are float32, or float64 with it.
-        axis_name: the device axis that a batch is split over, if any. Batch statistics and dropout
-            masks are then those of the whole batch.
+        share: which part of a whole batch the networks are given. Dropout masks are those of the
+            whole batch; its statistics are those of all devices, but of one micro-batch.
     """
 
     norm: str = "instance"
     init: str = "normal"
     gain: float = 0.02
     dtype: Any = jnp.float32
-    axis_name: str | None = None
+    share: Share = WHOLE_BATCH
 
     @property
     def param_dtype(self) -> Any:
@@ -121,7 +139,7 @@ class Conv(nn.Module):
             return self.padding
 
         def same(side: int) -> tuple[int, int]:
-            total = max(0, (math.ceil(side / self.stride) - 1) * self.stride + self.size - side)
+            total = max(0, (-(-side // self.stride) - 1) * self.stride + self.size - side)
             return total // 2, total - total // 2
 
         return same(height), same(width)
@@ -197,8 +215,8 @@ class Norm(nn.Module):
             return convolutions.normalise(x, axes=(1, 2), epsilon=1e-5)
         wide = x.astype(style.param_dtype)
         if style.norm == "batch":
-            mean = _over_devices(wide.mean((0, 1, 2)), style.axis_name)
-            variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.axis_name)
+            mean = _over_devices(wide.mean((0, 1, 2)), style.share)
+            variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.share)
             y = (wide - mean) * jax.lax.rsqrt(variance + 1e-5)
         else:
             y = convolutions.normalise(wide, axes=(1, 2), epsilon=1e-5)
@@ -228,27 +246,30 @@ class Dropout(nn.Module):
         def draw(shape: tuple[int, ...]) -> Array:
             return jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
 
-        kept = draw_for_batch(draw, x.shape, self.style.axis_name)
+        kept = draw_for_batch(draw, x.shape, self.style.share)
         return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
 def draw_for_batch(
-    draw: Callable[[tuple[int, ...]], Array], shape: Sequence[int], axis_name: str | None
+    draw: Callable[[tuple[int, ...]], Array], shape: Sequence[int], share: Share
 ) -> Array:
-    """What `draw` gives for the whole batch, cut down to this device's rows.
+    """What `draw` gives for the whole batch, cut down to the rows of this share of it.
 
-    Drawing for all and keeping one's own makes random numbers independent of how many devices a
-    batch is split over. `shape` is that of this device's share, rows first.
+    Drawing for all and keeping one's own makes random numbers independent of how many devices and
+    micro-batches a batch is split over. `shape` is that of the share, rows first.
     """
-    if axis_name is None:
+    rows, count, index = shape[0], share.parts, share.part
+    if share.axis_name is not None:
+        index += jax.lax.axis_index(share.axis_name) * count
+        count *= jax.lax.axis_size(share.axis_name)
+    if count == 1:
         return draw(tuple(shape))
-    rows = shape[0]
-    whole = draw((rows * jax.lax.axis_size(axis_name), *shape[1:]))
-    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(axis_name) * rows, rows)
+    whole = draw((rows * count, *shape[1:]))
+    return jax.lax.dynamic_slice_in_dim(whole, index * rows, rows)
 
 
-def _over_devices(value: Array, axis_name: str | None) -> Array:
-    return value if axis_name is None else jax.lax.pmean(value, axis_name)
+def _over_devices(value: Array, share: Share) -> Array:
+    return value if share.axis_name is None else jax.lax.pmean(value, share.axis_name)
 
 
 def leaky_relu(x: Array) -> Array:

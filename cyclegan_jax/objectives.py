@@ -107,7 +107,7 @@ def discriminator_loss(
             mix = layers.draw_for_batch(
                 functools.partial(jax.random.uniform, jax.random.fold_in(penalty_key, i)),
                 real[domain].shape[:1],
-                getattr(networks, name).style.axis_name,
+                getattr(networks, name).style.share,
             )
             penalty = losses.gradient_penalty(
                 functools.partial(_only, apply, name), real[domain], shown[domain], mix

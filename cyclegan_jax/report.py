@@ -43,7 +43,7 @@ class Report:
         )
         self._networks = build_networks(config)
         self._num_steps = num_steps
-        self._last_flush: tuple[int, float] | None = None
+        self._last_flush: tuple[int, float, float] | None = None
         self._profiling = False
         self._pending: list[tuple[int, Metrics]] = []
         tests = data.load_sources(config.data, "test")
@@ -66,32 +66,41 @@ class Report:
             self.evaluate(state)
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Takes an update's metrics, which stay on the device until `flush`."""
-        self._pending.append((step, metrics))
-        self._profile(step)
+        """Takes an update's metrics, which stay on the device until `flush`.
 
-    def flush(self) -> None:
+        Args:
+            step: the number of updates done.
+            metrics: scalars, or [n] of the last n updates.
+        """
+        self._pending.append((step, metrics))
+        self._profile(step, next(iter(metrics.values())).size)
+
+    def flush(self, waited: float = 0.0) -> None:
         """Writes the means since the last time, with the speed and the time left.
+
+        Args:
+            waited: seconds so far in which the devices waited for pictures.
 
         Raises:
             UserError: where a metric is not finite, naming the first such step and metric.
         """
         if not self._pending:
             return
-        steps, metrics = zip(*self._pending, strict=True)
+        last_step = self._pending[-1][0]
+        fetched = _single(jax.device_get(self._pending))
         self._pending.clear()
-        fetched = jax.device_get(metrics)
-        for step, values in zip(steps, fetched, strict=True):
+        for step, values in fetched:
             for name, value in values.items():
                 if not np.isfinite(value):
                     raise UserError(
                         f"{name} is {value} at step {step}: the run stops, its checkpoints are "
                         "from before; a lower optimizer.learning_rate or float32 may help"
                     )
-        means = {name: float(np.mean([v[name] for v in fetched])) for name in fetched[0]}
+        rows = [values for _, values in fetched]
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         # A rate that changed in between is reported as it now is.
-        means["learning_rate"] = float(fetched[-1]["learning_rate"])
-        self._writer.write_scalars(steps[-1], means | self._speed(steps[-1]))
+        means["learning_rate"] = float(rows[-1]["learning_rate"])
+        self._writer.write_scalars(last_step, means | self._speed(last_step, waited))
 
     def samples(self, state: TrainState, batch: Batch) -> None:
         """Saves strips (real, translated, back, identity) of both directions as PNG.
@@ -163,33 +172,46 @@ class Report:
         self._writer.flush()
         self._writer.close()
 
-    def _speed(self, step: int) -> dict[str, float]:
+    def _speed(self, step: int, waited: float) -> dict[str, float]:
         """Says how far the run is, from the second time on also how fast; compiling would count."""
         speeds = {}
         now, line = time.monotonic(), f"step {step} of {self._num_steps}"
         if self._last_flush is not None:
-            last_step, last_time = self._last_flush
+            last_step, last_time, last_waited = self._last_flush
             speed = (step - last_step) / (now - last_time)
             left = datetime.timedelta(seconds=round((self._num_steps - step) / speed))
             line += f", {speed:.3g} steps/s, {left} left"
             speeds["steps_per_second"] = speed
-        self._last_flush = step, now
+            speeds["input_wait"] = (waited - last_waited) / (now - last_time)
+        self._last_flush = step, now, waited
         logging.info(line)
         return speeds
 
-    def _profile(self, step: int) -> None:
-        """Starts and stops the profiler as configured; `step` updates have been asked for."""
+    def _profile(self, step: int, updates: int) -> None:
+        """Starts and stops the profiler as configured; the last of `step` updates are `updates`."""
         first, count = self._config.profile_at_step, self._config.profile_steps
-        if first and step == first:
+        if step - updates < first <= step:
             jax.profiler.start_trace(str(self._workdir))
             self._profiling = True
-        elif self._profiling and step == first + count:
+        elif self._profiling and step >= first + count:
             jax.block_until_ready(self._pending[-1][1])
             jax.profiler.stop_trace()
             self._profiling = False
 
     def _apply(self, name: str, params: Any, x: Any) -> jax.Array:
         return translate(getattr(self._networks, name), params[name], x)
+
+
+def _single(pending: list[tuple[int, Metrics]]) -> list[tuple[int, dict[str, float]]]:
+    """(step, metrics) of every update, where some came several at a time."""
+    found = []
+    for last, metrics in pending:
+        columns = {name: np.atleast_1d(values) for name, values in metrics.items()}
+        count = len(next(iter(columns.values())))
+        for i in range(count):
+            row = {name: float(values[i]) for name, values in columns.items()}
+            found.append((last - count + 1 + i, row))
+    return found
 
 
 def _one_device(params: Any) -> Any:

@@ -10,7 +10,7 @@ import optax
 from cyclegan_jax import history
 from cyclegan_jax.discriminators import build_discriminator
 from cyclegan_jax.generators import build_generator
-from cyclegan_jax.layers import Style
+from cyclegan_jax.layers import WHOLE_BATCH, Share, Style
 
 Array = jax.Array
 Params = Any
@@ -67,17 +67,17 @@ def compute_dtype(config: Any) -> Any:
     ]
 
 
-def build_networks(config: Any, axis_name: str | None = None) -> Networks:
+def build_networks(config: Any, share: Share = WHOLE_BATCH) -> Networks:
     """The networks a configuration describes; nothing is computed.
 
     Args:
         config: see `configs/default.py`.
-        axis_name: the device axis that batches are split over, for statistics and masks that
-            belong to the whole batch.
+        share: which part of a whole batch they will see, for statistics and masks that belong to
+            all of it.
     """
 
     def style(norm: str) -> Style:
-        return Style(norm, config.init.name, config.init.gain, compute_dtype(config), axis_name)
+        return Style(norm, config.init.name, config.init.gain, compute_dtype(config), share)
 
     def generator(channels: int) -> Any:
         g = config.generator
@@ -88,6 +88,7 @@ def build_networks(config: Any, axis_name: str | None = None) -> Networks:
             style=style(g.norm),
             dropout=g.dropout,
             blocks=g.blocks,
+            remat=g.remat,
         )
 
     def discriminator() -> Any:

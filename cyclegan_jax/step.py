@@ -1,14 +1,18 @@
 """The update: one pure function from state and batch to state and metrics."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cyclegan_jax import history, images
+from cyclegan_jax.layers import Share
 from cyclegan_jax.objectives import (
     Batch,
     Metrics,
@@ -20,6 +24,7 @@ from cyclegan_jax.schedules import learning_rate
 from cyclegan_jax.state import (
     DISCRIMINATOR_NAMES,
     GENERATOR_NAMES,
+    Networks,
     Params,
     TrainState,
     build_networks,
@@ -44,7 +49,7 @@ def train_step(
     """One update of all four networks, after Zhu et al. 2017.
 
     Pure, and to be compiled: `jax.jit(functools.partial(train_step, config=..., ...))`, or
-    `compile_step`, which also spreads it over devices.
+    `CompiledStep`, which also spreads it over devices.
 
     Args:
         state: as it was before; the result has its shapes.
@@ -57,7 +62,6 @@ def train_step(
         The state after the update, and scalars: `generators/*` and `discriminators/*` are weighted
         losses at the parameters before their update, `gradient_norm/*`, `learning_rate`.
     """
-    networks = build_networks(config, axis_name)
     dtype = jnp.promote_types(compute_dtype(config), jnp.float32)
     real = {domain: images.to_float(jnp.asarray(batch[domain]), dtype) for domain in ("a", "b")}
     keys = dict(
@@ -69,11 +73,21 @@ def train_step(
     )
     rate = learning_rate(config, state.step, pairs_per_epoch)
 
-    def update(name: str, state: TrainState, loss: Callable[[Params], Any], names: Any) -> Any:
+    in_micro_batches = functools.partial(
+        _in_micro_batches, config=config, share=Share(axis_name, parts=config.micro_batches)
+    )
+
+    def update(name: str, state: TrainState, loss: Callable[..., Any], names: Any, *given: Any):
         """One step of Adam on the networks `names`; the state, metrics, and what `loss` adds."""
         params = subset(state.params, names)
-        (_, (terms, pictures)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        gradients, terms = _mean_over_devices((gradients, terms), axis_name)
+
+        def differentiate(networks: Networks, *given: Batch) -> Any:
+            gradient = jax.value_and_grad(loss, has_aux=True)
+            (_, (terms, pictures)), gradients = gradient(params, networks, *given)
+            return (gradients, terms), pictures
+
+        means, pictures = in_micro_batches(differentiate, *given)
+        gradients, terms = _mean_over_devices(means, axis_name)
         updates, adam = optimizer(config, rate).update(gradients, state.optimizers[name], params)
         metrics = {f"{name}/{term}": value for term, value in terms.items()}
         metrics[f"gradient_norm/{name}"] = optax.global_norm(gradients)
@@ -85,11 +99,11 @@ def train_step(
 
     def update_generators(state: TrainState) -> tuple[TrainState, Metrics, Batch]:
         def once(state: TrainState, key: Array) -> Any:
-            def loss(params: Params) -> Any:
+            def loss(params: Params, networks: Networks, real: Batch) -> Any:
                 everything = state.params | params
                 return generator_loss(networks, everything, real, key, config, state.step)
 
-            return update("generators", state, loss, GENERATOR_NAMES)
+            return update("generators", state, loss, GENERATOR_NAMES, real)
 
         return _repeat(once, state, keys["dropout"], config.generator_updates)
 
@@ -101,11 +115,11 @@ def train_step(
             )
 
         def once(state: TrainState, key: Array) -> Any:
-            def loss(params: Params) -> Any:
+            def loss(params: Params, networks: Networks, real: Batch, shown: Batch) -> Any:
                 terms = discriminator_loss(networks, params, real, shown, key, config)
                 return sum(terms.values()), (terms, None)
 
-            return update("discriminators", state, loss, DISCRIMINATOR_NAMES)
+            return update("discriminators", state, loss, DISCRIMINATOR_NAMES, real, shown)
 
         state, metrics, _ = _repeat(once, state, keys["penalty"], config.discriminator_updates)
         return state.replace(pools=pools), metrics
@@ -114,7 +128,10 @@ def train_step(
         state, of_generators, fakes = update_generators(state)
         state, of_discriminators = update_discriminators(state, fakes)
     else:
-        fakes = generate(networks, state.params, real, keys["dropout"])
+        _, fakes = in_micro_batches(
+            lambda networks, real: (None, generate(networks, state.params, real, keys["dropout"])),
+            real,
+        )
         state, of_discriminators = update_discriminators(state, fakes)
         state, of_generators, _ = update_generators(state)
     if state.average is not None:
@@ -128,6 +145,38 @@ def _averaged(state: TrainState, decay: float) -> dict[str, Params]:
     weight = jnp.maximum(1 - decay, 9 / (10 + state.step))
     params = subset(state.params, GENERATOR_NAMES)
     return optax.incremental_update(params, state.average, weight)
+
+
+def _in_micro_batches(
+    compute: Callable[..., Any], *batches: Batch, config: Any, share: Share
+) -> tuple[Any, Any]:
+    """What `compute` gives for batches, done in the micro-batches that `share` says.
+
+    Args:
+        compute: (networks, *batches) -> (means over these pictures, something for each of them).
+        batches: trees of arrays [B, ...].
+        config: for the networks.
+        share: this device's of the whole batch.
+
+    Returns:
+        The means over all pictures, and arrays [B, ...] in the order of the batches.
+    """
+    if share.parts == 1:
+        return compute(build_networks(config, share), *batches)
+
+    def one(part: Array) -> Any:
+        networks = build_networks(config, dataclasses.replace(share, part=part))
+        return compute(networks, *jax.tree.map(lambda x: x[part], split))
+
+    def body(total: Any, part: Array) -> Any:
+        means, pictures = one(part)
+        return jax.tree.map(jnp.add, total, means), pictures
+
+    split = jax.tree.map(lambda x: x.reshape(share.parts, -1, *x.shape[1:]), batches)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, 0)[0])
+    total, pictures = jax.lax.scan(body, zeros, jnp.arange(share.parts))
+    means = jax.tree.map(lambda x: x / share.parts, total)
+    return means, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pictures)
 
 
 def _repeat(
@@ -163,28 +212,91 @@ def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
+class Placed(NamedTuple):
+    """The batches of one or several updates, on the devices.
+
+    Attributes:
+        arrays: {a, b}, [B, H, W, C], of several [updates, B, H, W, C]; where there are several
+            devices their number comes before all, and B is the share of one.
+        updates: how many.
+    """
+
+    arrays: Batch
+    updates: int
+
+
+def place(batches: Sequence[Batch], devices: int | None = None) -> Placed:
+    """Begins to put batches onto the devices, in the layout of `compile_step`.
+
+    Args:
+        batches: of consecutive updates, each this process's share, [B / processes, H, W, C].
+        devices: as in `compile_step`.
+    """
+    several = len(batches) > 1
+    arrays = {
+        d: np.stack([batch[d] for batch in batches]) if several else batches[0][d]
+        for d in batches[0]
+    }
+    mesh = _mesh(devices)
+    if mesh is None:
+        return Placed(jax.device_put(arrays), len(batches))
+
+    def split(x: Any) -> Any:
+        if not several:
+            return x.reshape(mesh.size, -1, *x.shape[1:])
+        return x.reshape(len(batches), mesh.size, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    layout = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
+    return Placed(jax.device_put(jax.tree.map(split, arrays), layout), len(batches))
+
+
+def _mesh(devices: int | None) -> Mesh | None:
+    """So many of this process's devices, or all; None where there is but one in all processes."""
+    local = jax.local_devices()[:devices]
+    alone = len(local) * jax.process_count() == 1
+    return None if alone else Mesh(np.array(local), DEVICE_AXIS)
+
+
 def compile_step(
-    config: Any, pairs_per_epoch: int
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    config: Any, pairs_per_epoch: int, devices: int | None = None
+) -> Callable[[TrainState, Batch | Placed], tuple[TrainState, Metrics]]:
     """`train_step` compiled for all devices of all processes; the state given to it is used up.
 
-    The result takes this process's share of the batch, [B / processes, H, W, C]. The state stays
-    one unstacked tree, alike on all devices.
+    The state stays one unstacked tree, alike on all devices.
+
+    Args:
+        config: see `configs/default.py`.
+        pairs_per_epoch: what an epoch of the learning-rate schedule counts.
+        devices: use only so many of each process.
+
+    Returns:
+        A function of a state and of what `place` returned, or the batch of one update to be placed.
+        It does the updates of all batches placed; of several, metrics are [updates].
     """
     step = functools.partial(train_step, config=config, pairs_per_epoch=pairs_per_epoch)
-    if jax.device_count() == 1:
-        return jax.jit(step, donate_argnums=0)
-    parallel = jax.pmap(
-        functools.partial(step, axis_name=DEVICE_AXIS),
-        axis_name=DEVICE_AXIS,
-        in_axes=(None, 0),
-        out_axes=(None, None),
-        donate_argnums=0,
-    )
-    devices = jax.local_device_count()
+    mesh = _mesh(devices)
+    compiled: Callable[..., Any]
+    if mesh is None:
+        compiled = functools.partial(jax.jit, donate_argnums=0)
+    else:
+        step = functools.partial(step, axis_name=DEVICE_AXIS)
+        compiled = functools.partial(
+            jax.pmap,
+            axis_name=DEVICE_AXIS,
+            in_axes=(None, 0),
+            out_axes=(None, None),
+            donate_argnums=0,
+            devices=None if devices is None else tuple(mesh.devices.flat),
+        )
+    one, several = compiled(step), compiled(functools.partial(jax.lax.scan, step))
 
-    def split_and_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        shares = {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}
-        return parallel(state, shares)
+    def run(state: TrainState, batch: Batch | Placed) -> tuple[TrainState, Metrics]:
+        placed = batch if isinstance(batch, Placed) else place([batch], devices)
+        if mesh is not None:
+            # Where the update leaves it; given from elsewhere, it would be compiled once for that.
+            everywhere = NamedSharding(mesh, PartitionSpec())
+            if state.step.sharding != everywhere:
+                state = jax.device_put(state, everywhere)
+        return (one if placed.updates == 1 else several)(state, placed.arrays)
 
-    return split_and_step
+    return run

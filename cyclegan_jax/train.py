@@ -22,7 +22,7 @@ from cyclegan_jax.interrupt import InterruptedRun, StopRequest
 from cyclegan_jax.report import Report
 from cyclegan_jax.schedules import total_steps
 from cyclegan_jax.state import TrainState, create_state
-from cyclegan_jax.step import compile_step
+from cyclegan_jax.step import compile_step, place
 
 # What a start that failed early may leave in a work directory.
 _OWN = {".lock", "checkpoints"}
@@ -93,32 +93,34 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         )
 
         stop = stack.enter_context(StopRequest())
-        for resource in (checkpoints, report, batches):
+        feed = data.Feed(batches, place, start_step=start, updates=config.steps_per_dispatch)
+        for resource in (checkpoints, report, batches, feed):
             stack.enter_context(contextlib.closing(resource))
         report.start(state)
         logging.info("Compiling the update, which may take a minute")
-        for step, batch in enumerate(batches, start + 1):
-            state, metrics = step_fn(state, batch)
+        for step, batch, placed in feed:
+            state, metrics = step_fn(state, placed)
+            feed.follow(metrics)
             report.add(step, metrics)
+            signum = stop.agreed()
 
             def due(every: int, step: int = step) -> bool:
                 return every > 0 and (step % every == 0 or step == num_steps)
 
             if due(config.log_every_steps):
-                report.flush()
+                report.flush(feed.waited)
             if due(config.sample_every_steps) or (config.sample_early and is_early(step)):
                 report.samples(state, batch)
             if due(config.evaluate_every_steps):
-                report.flush()  # losses that are not finite must not get into a checkpoint
+                # Losses that are not finite must not get into a checkpoint.
+                report.flush(feed.waited)
                 keep_if_best(checkpoints, state, config, report.evaluate(state))
-            if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or stop.signum:
-                report.flush()
+            if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or signum:
+                report.flush(feed.waited)
                 checkpoints.save(state, config)
-            if stop.signum and step < num_steps:
+            if signum and step < num_steps:
                 checkpoints.wait()
-                raise InterruptedRun(
-                    stop.signum, f"stopped and saved at step {step} of {num_steps}"
-                )
+                raise InterruptedRun(signum, f"stopped and saved at step {step} of {num_steps}")
         checkpoints.wait()
         report.end(state)
         if batches.skipped:

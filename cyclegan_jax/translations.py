@@ -12,7 +12,8 @@ from cyclegan_jax import data
 from cyclegan_jax.data.folder import search
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.images import read_image, write_image
-from cyclegan_jax.inference import Translator, finish
+from cyclegan_jax.inference import Translator
+from cyclegan_jax.prepared import finish
 
 REAL = ("real_a", "real_b")
 # {kind of made pictures: (what they are made from, the network that makes them)}
@@ -24,7 +25,7 @@ MADE = {
     "identity_a": ("real_a", "gen_ba"),
     "identity_b": ("real_b", "gen_ab"),
 }
-# Pixels computed at a time, and pictures; of larger ones, one.
+# Pixels that a device computes at a time, and pictures; of larger ones, one.
 _PIXELS, _MOST = 2**18, 16
 
 
@@ -109,7 +110,7 @@ def _translated(
     def batches() -> Iterator[Callable[[], None]]:
         for (height, width), members in groups.items():
             most = max(1, min(_MOST, _PIXELS // (height * width)))
-            fill = translator.batch_for(height, min(most, len(members)))
+            fill = translator.batch_for(height, len(members), most)
             for first in range(0, len(members), fill):
                 chosen = members[first : first + fill]
                 prepared = [translator.prepare(pictures[i]) for i in chosen]

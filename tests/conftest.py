@@ -34,6 +34,11 @@ SLOW = (
     "test_mistakes.py",
     "test_torch_weights.py",
     "test_step.py",
+    "test_processes.py",
+    "test_benchmark_step.py",
+    "test_export.py",
+    "test_feed.py",
+    "test_accumulation.py",
     "test_app.py",
     "test_gallery.py",
 )

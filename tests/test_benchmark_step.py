@@ -1,22 +1,32 @@
-"""The benchmark of the update runs where little is installed, and counts its work right."""
+"""The benchmarks run where little is installed, count right, and survive what goes wrong."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.train_step import count_flops  # noqa: E402
+from benchmarks import grid, machine, results, trace  # noqa: E402
+from benchmarks.forms import parse_form, parse_forms, resolve  # noqa: E402
+from benchmarks.grid import Cell  # noqa: E402
+from benchmarks.train_step import parse_arguments  # noqa: E402
+from benchmarks.translate import Translations  # noqa: E402
+from benchmarks.updates import Updates  # noqa: E402
 from configs.default import get_config  # noqa: E402
+from tests import benchmark_stand_ins as stand_ins  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 BLOCKED = ("tensorflow", "tensorflow_datasets", "clu", "grain", "ml_collections", "tensorboard")
 BLOCK = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n"
+TINY = ["--width=1", "--rounds=1"]
 
 
 def run_blocked(program: str, *arguments: str) -> str:
@@ -29,19 +39,46 @@ def run_blocked(program: str, *arguments: str) -> str:
     ).stdout
 
 
-def test_it_runs_where_only_jax_and_torch_are_installed() -> None:
-    """On the smallest networks; the ratio is that of the printed medians."""
-    sizes = {"size": 16, "width": 1, "layers": 1, "rounds": 1, "generator": "resnet3"}
-    arguments = [f"--{name}={value}" for name, value in sizes.items()]
-    printed = run_blocked("from benchmarks.train_step import main; main()", *arguments)
-    medians = {
-        side: float(printed.split(f"{side}: median ")[1].split()[0]) for side in ("ours", "torch")
-    }
-    ratio = float(printed.split("ratio ours/torch: ")[1].split()[0])
-    assert ratio == pytest.approx(medians["ours"] / medians["torch"], rel=0.03)
+def check_printed(printed: str, path: Path, forms: list[str]) -> None:
+    """The file has the forms, and the table has the file's medians; so has the ratio."""
+    written = json.loads(path.read_text())
+    assert [row["form"] for row in written["rows"]] == forms
+    for row in written["rows"]:
+        assert row["status"] == "ok"
+        assert f" {row['milliseconds']:.2f} " in printed
+    medians = {row["form"]: row["milliseconds"] for row in written["rows"]}
+    (ratio,) = written["ratios"]
+    expected = medians[forms[0]] / medians["torch_float32"]
+    assert ratio["ratio"] == pytest.approx(expected)
+    assert f"{expected:.3f} of the medians" in printed
 
 
-def test_plain_config_is_the_default_configuration() -> None:
+def test_updates_run_where_only_jax_and_torch_are_installed(tmp_path):
+    """On the smallest networks, ours two updates at a time."""
+    path = tmp_path / "results.json"
+    arguments = [*TINY, "--size=16", "--layers=1", "--generator=resnet3", f"--json={path}"]
+    program = "from benchmarks.train_step import main; main(sys.argv[1:])"
+    forms = ["ours_float32+steps2", "torch_float32"]
+    printed = run_blocked(program, *arguments, f"--forms={','.join(forms)}")
+    check_printed(printed, path, forms)
+
+
+def test_translations_run_where_only_jax_and_torch_are_installed(tmp_path):
+    """On the smallest networks, from file to file among them."""
+    path = tmp_path / "results.json"
+    arguments = [*TINY, "--size=16", "--variant=resnet3", "--pictures=3", f"--json={path}"]
+    # The other test has the machine's rate measured.
+    program = """
+from benchmarks import grid, translate
+grid.matrix_rate = lambda device, precision: 1e9
+translate.main(sys.argv[1:])
+"""
+    printed = run_blocked(program, *arguments)
+    check_printed(printed, path, ["ours_float32", "files", "torch_float32"])
+    assert "ratio files/ours_float32" in printed
+
+
+def test_plain_config_is_the_default_configuration():
     """Without ml_collections every field has the same name and value."""
     program = """
 import json
@@ -51,12 +88,9 @@ print(json.dumps(default_config(), default=vars))
     assert json.loads(run_blocked(program)) == json.loads(get_config().to_json())
 
 
-def test_flops_are_those_of_the_layers() -> None:
+def test_flops_are_those_of_the_layers():
     """Against a sum over layers worked out by hand for resnet3, width 4 and one-layer PatchGAN."""
     size = 32
-    args = Namespace(
-        size=size, batch=1, width=4, layers=1, generator="resnet3", precision="float32"
-    )
     # Multiply-adds forward: window x channels in x channels out x places; a transposed
     # convolution has its window at every place of its input.
     full, half, quarter = size**2, (size // 2) ** 2, (size // 4) ** 2
@@ -75,4 +109,258 @@ def test_flops_are_those_of_the_layers() -> None:
     generators = 6 * 3 * (stem + middle + head) - 4 * stem
     judged = 2 * 2 * (first + rest)
     discriminators = 4 * (3 * (first + rest) - first)
-    assert count_flops(args) == 2 * (generators + judged + discriminators)
+    updates = Updates(width=4, layers=1, generator="resnet3")
+    expected = 2 * (generators + judged + discriminators)
+    assert updates.flops(Cell(size, 1)) == expected
+    assert updates.flops(Cell(size, 3)) == 3 * expected
+    translations = Translations("cpu", 1, "resnet3", 4, 1, None, None)
+    assert translations.flops(Cell(size, 2)) == 2 * 2 * (stem + middle + head)
+
+
+def test_figures_are_those_worked_out_by_hand():
+    """Eight pictures in 2 s, 6 TFLOP, on a machine that can do 12 TFLOP/s."""
+    assert results.figures([4.0, 2.0, 1.0], 8, 6 * 10**12, 12e12) == {
+        "milliseconds": 2000.0,
+        "low": 1000.0,
+        "high": 4000.0,
+        "images_per_second": 4.0,
+        "tflops": 3.0,
+        "share": 0.25,
+    }
+
+
+def made_results() -> list[grid.Result]:
+    """Two processes, of which the second saw a higher rate; times are of one batch."""
+
+    def row(form, batch, seconds):
+        status = "ok" if seconds else "out of memory"
+        found = {"size": 8, "batch": batch, "form": form, "precision": "float32"}
+        return found | {"status": status, "seconds": seconds}
+
+    first = [
+        row("ours_float32", 1, [1.0, 2.0, 3.0]),
+        row("torch_float32", 1, [4.0, 4.0, 4.0]),
+        row("torch_tf32", 1, [2.0, 4.0, 2.0]),
+    ]
+    second = [row("ours_float32", 4, [8.0]), row("torch_float32", 4, [])]
+    return [
+        {"images": 2, "flops": 2 * 10**12, "peaks": {"float32": 1e12}, "rows": first},
+        {"images": 8, "flops": 8 * 10**12, "peaks": {"float32": 2e12}, "rows": second},
+    ]
+
+
+def test_the_file_has_what_the_tables_have(tmp_path, capsys):
+    """Every number of the file's rows stands in the table; shares are of the best rate seen."""
+    path = tmp_path / "new" / "results.json"
+    results.finish(made_results(), path)
+    printed = capsys.readouterr().out
+    written = json.loads(path.read_text())
+    assert [row.get("share") for row in written["rows"]] == [0.5, 0.25, 0.5, 0.5, None]
+    lines = printed.strip().splitlines()[1:]
+    for row, line in zip(written["rows"], lines, strict=False):
+        for key, (_, style) in results.COLUMNS.items():
+            assert row.get(key) is None or format(row[key], style) in line
+    assert "2 TFLOP/s in a float32 matrix product" in printed
+    assert written["peak_tflops"] == {"float32": 2.0}
+
+
+def test_ratios_are_to_the_fastest_of_the_same_cell():
+    """By hand: 2/2, in rounds 1/2, 2/4 and 3/2; nothing where PyTorch had no memory."""
+    (ratio,) = results.ratios_to_torch(made_results()[0]["rows"] + made_results()[1]["rows"])
+    assert (ratio["form"], ratio["against"]) == ("ours_float32", "torch_tf32")
+    assert (ratio["ratio"], ratio["low"], ratio["high"]) == (1.0, 0.5, 1.5)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time for `grid` that passes only where a stand-in spends it; the machine does 5 FLOP/s."""
+    clock = stand_ins.Clock()
+    monkeypatch.setattr(grid, "time", SimpleNamespace(time=clock, perf_counter=clock))
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(grid, "matrix_rate", lambda device, precision: 5.0)
+    monkeypatch.setattr(grid, "describe_machine", lambda: "a machine")
+    return clock
+
+
+OURS, TORCH, OURS16 = parse_forms("ours_float32,torch_float32,ours_bfloat16")
+
+
+def test_times_are_of_one_batch(clock):
+    """A form that does four batches a call, and one of which many calls are timed in a row."""
+    task = stand_ins.Task(
+        clock, {"ours_float32": 2.0, "torch_float32": 0.125}, batches={"ours_float32": 4}
+    )
+    result = grid.measure_cell(task, Cell(8, 2), [OURS, TORCH], deadline=1e9)
+    assert [row["seconds"] for row in result["rows"]] == [[0.5] * 3, [0.125] * 3]
+    assert [row["memory_gib"] for row in result["rows"]] == [1.0, 1.0]
+    assert result["peaks"] == {"float32": 5.0}
+    assert (result["images"], result["flops"]) == (4, 2000)
+
+
+def test_nothing_begins_after_the_deadline(clock):
+    """The form being built is timed at least once, the next is left out, and so are cells."""
+    task = stand_ins.Task(clock, {"ours_float32": 1.0, "torch_float32": 1.0}, building=100.0)
+    measure = partial(grid.measure_cell, task)
+    units = [(Cell(8, batch), [OURS, TORCH]) for batch in (1, 2)]
+    found = grid.run_grid(measure, units, 100.0, apart=False, show=lambda result: None)
+    statuses = [[row["status"] for row in result["rows"]] for result in found]
+    assert statuses == [["ok", "no time"], ["no time", "no time"]]
+    assert found[0]["rows"][0]["seconds"] == [1.0]
+    rows = results.complete_rows(found)
+    assert "images_per_second" in rows[0] and "images_per_second" not in rows[3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_a_form_without_memory_costs_the_others_nothing(clock, error):
+    """Python's error, JAX's and both of PyTorch's."""
+    errors = {"ours_float32": error}
+    task = stand_ins.Task(clock, {"torch_float32": 1.0}, errors)
+    rows = grid.measure_cell(task, Cell(8, 1), [OURS, TORCH], deadline=1e9)["rows"]
+    assert [row["status"] for row in rows] == ["out of memory", "ok"]
+
+
+def test_other_errors_are_told_and_end_the_program_with_1(clock, capsys):
+    """The row has the error's first line, the error output all of it."""
+    errors = {"ours_float32": ValueError("wrong\nshape")}
+    task = stand_ins.Task(clock, {"torch_float32": 1.0}, errors)
+    rows = grid.measure_cell(task, Cell(8, 1), [OURS, TORCH], deadline=1e9)["rows"]
+    assert [row["status"] for row in rows] == ["failed: ValueError: wrong", "ok"]
+    assert "shape" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        results.leave(rows)
+
+
+def test_a_form_without_memory_is_tried_again_alone(clock, monkeypatch):
+    """Only in processes of their own, where it then has all the memory there is."""
+    monkeypatch.setattr(grid, "in_own_process", lambda measure, deadline, blank: measure())
+
+    def measure(cell, forms, deadline):
+        crowded = len(forms) > 1
+        rows = [
+            stand_ins.row(f.name, "out of memory" if crowded and f.is_ours else "ok") for f in forms
+        ]
+        return {"rows": rows}
+
+    def statuses(apart):
+        units = [(Cell(8, 1), [OURS, TORCH])]
+        (found,) = grid.run_grid(measure, units, 1e9, apart=apart, show=lambda result: None)
+        return [(row["status"], row.get("alone", False)) for row in found["rows"]]
+
+    assert statuses(apart=True) == [("ok", True), ("ok", False)]
+    assert statuses(apart=False) == [("out of memory", False), ("ok", False)]
+
+
+def test_processes_that_come_to_an_end_leave_what_they_had_reported():
+    """One ends well; one runs on after the deadline, one is killed, one crashes."""
+
+    def statuses(work, seconds):
+        blank = {"rows": [stand_ins.row("ours_float32", "no time")]}
+        found = grid.in_own_process(work, time.time() + seconds, blank, grace=0.0)
+        return [row["status"] for row in found["rows"]]
+
+    assert statuses(stand_ins.ends_well, 60) == ["ok"]
+    assert statuses(stand_ins.runs_on, 5) in (["ok", "no time"], ["no time"])
+    assert statuses(stand_ins.is_killed, 60) == ["ok", "out of memory"]
+    assert statuses(stand_ins.crashes, 60) == ["ok", "failed: the process ended with 3"]
+
+
+def test_a_cell_leaves_time_to_the_others_and_for_its_rounds(clock):
+    """Of 700 s each of two cells gets 350, of which two forms are built in 262, not three."""
+    task = stand_ins.Task(clock, dict.fromkeys(("ours_float32", "torch_float32"), 1.0))
+    task.building = 150.0
+    units = [(Cell(8, batch), [OURS, TORCH, OURS16]) for batch in (1, 2)]
+    measure = partial(grid.measure_cell, task)
+    found = grid.run_grid(measure, units, 700.0, apart=False, show=lambda result: None)
+    for result in found:
+        assert [len(row["seconds"]) for row in result["rows"]] == [3, 3, 0]
+        assert [row["status"] for row in result["rows"]] == ["ok", "ok", "no time"]
+
+
+def test_options_of_a_form_are_those_of_the_configuration():
+    """Ours alone; as many micro-batches as pairs where no number is given."""
+    form = parse_form("ours_bfloat16+steps8+micro+remat")
+    config = Updates().config(Cell(64, 4), form)
+    assert (config.precision, config.batch_size, config.micro_batches) == ("bfloat16", 4, 4)
+    assert config.generator.remat and config.steps_per_dispatch == 8
+    config = Updates().config(Cell(64, 4), TORCH)
+    assert (config.micro_batches, config.generator.remat) == (1, False)
+
+
+def test_forms_are_what_their_names_say():
+    """Names are read, the fastest eager form is found, and others are refused."""
+    form = parse_form("ours_bfloat16+steps8+micro+remat")
+    assert (form.precision, form.steps, form.micro_batches, form.remat) == ("bfloat16", 8, 0, True)
+    assert OURS.multiplied_in("gpu") == "tf32" and OURS.multiplied_in("cpu") == "float32"
+    slow, fast, ours = parse_forms("torch_tf32,torch_bfloat16+channels_last,ours_bfloat16")
+    compiled = parse_form("torch_compile")
+    found = resolve(compiled, {slow: 2.0, fast: 1.0, ours: 0.5})
+    assert (found.precision, found.channels_last, found.compiled) == ("bfloat16", True, True)
+    assert resolve(compiled, {slow: 2.0, ours: 0.5}).precision == "tf32"
+    assert resolve(fast, {slow: 1.0}) == fast
+    for name in ("theirs", "torch_tf32+remat", "ours_float32+steps", "ours_float32+compile"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse_form(name)
+
+
+def test_the_command_line_adds_forms():
+    """Several steps a dispatch beside one; with --memory what saves it."""
+    args = parse_arguments(["--steps-per-dispatch=4"])
+    names = [form.name for form in args.forms]
+    assert names == ["ours_float32", "torch_float32", "ours_float32+steps4"]
+    args = parse_arguments(["--memory", "--sizes=8,16"])
+    assert args.sizes == [8, 16]
+    assert [form.name for form in args.forms][1:4] == [
+        "ours_float32+remat",
+        "ours_float32+micro",
+        "ours_float32+micro+remat",
+    ]
+
+
+def test_kernels_are_summed_by_name():
+    """Two calls of 10 ms, by hand: streams overlap for 1 ms, and 3 ms are idle."""
+    ms = 1e6
+    events = [
+        trace.Event("product", "conv.1", 0, 8 * ms),
+        trace.Event("sum", "fusion", 7 * ms, 2 * ms),
+        trace.Event("product", "conv.2", 12 * ms, 6 * ms),
+        trace.Event("copy", "", 18 * ms, 2 * ms),
+    ]
+    summary = trace.summarise(events, calls=2, count=2)
+    assert (summary["milliseconds"], summary["busy"]) == (10.0, 17 / 20)
+    product, other = summary["kernels"]
+    assert product["name"] == "product" and product["operation"] == "conv.1"
+    assert (product["milliseconds"], product["calls"]) == (7.0, 1.0)
+    assert product["share"] == pytest.approx(14 / 18)
+    assert other["milliseconds"] == 1.0
+    assert trace.summarise([], 1, 10)["kernels"] == []
+
+
+def test_kernels_of_one_gpu_are_read_from_its_streams():
+    """Neither what the host did, nor sums over streams, nor other devices; a CPU has operations."""
+
+    def event(name, **stats):
+        return SimpleNamespace(name=name, stats=stats.items(), start_ns=0.0, duration_ns=1.0)
+
+    def plane(name, **lines):
+        made = [SimpleNamespace(name=n, events=events) for n, events in lines.items()]
+        return SimpleNamespace(name=name, lines=made)
+
+    host = plane("/host:CPU", tf_XLA=[event("dot", hlo_op="dot.1"), event("wait")])
+    gpus = [
+        plane(f"/device:GPU:{i}", Stream_13=[event(f"kernel{i}")], Steps=[event("0")])
+        for i in (1, 0)
+    ]
+
+    def names(*planes):
+        return [e.name for e in trace.read_events(SimpleNamespace(planes=planes))]
+
+    assert names(host, *gpus) == ["kernel0"]
+    assert names(host) == ["dot"]

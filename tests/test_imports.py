@@ -11,18 +11,19 @@ PACKAGE = ROOT / "cyclegan_jax"
 # Lowest first; a module imports from floors below its own alone.
 FLOORS = [
     {"errors", "winograd", "interrupt"},
-    {"command", "figures", "convolutions", "torch_pickle", "torch_names"},
+    {"command", "devices", "figures", "convolutions", "torch_pickle", "torch_names"},
     {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation", "bands"},
-    {"state", "tiles"},
+    {"state", "tiles", "prepared"},
     {"objectives", "config"},
     {"step", "checkpoint"},
     {"inference", "torch_weights"},
+    {"portable", "onnx_graph"},
     {"translations"},
     {"evaluators"},
     {"report", "jobs", "gallery_page", "gallery_curves"},
-    {"train", "translate", "evaluate", "gallery", "app"},
+    {"train", "translate", "evaluate", "gallery", "app", "export"},
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_jax import config as config_lib
+from cyclegan_jax import devices
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.train import claimed, train
 from tests import tiny
@@ -342,5 +343,5 @@ def test_loss_that_is_not_finite(config, tmp_path):
 
 def test_batch_that_does_not_divide_among_devices(config, tmp_path, monkeypatch):
     """A batch that does not divide among the devices is refused with both numbers."""
-    monkeypatch.setattr(config_lib.jax, "device_count", lambda: 3)
+    monkeypatch.setattr(devices.jax, "device_count", lambda: 3)
     assert "multiple of the 3 devices" in refusal(config, tmp_path / "run")

@@ -75,30 +75,33 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert samples(one) == samples(other)
 
 
-@pytest.mark.parametrize("step", [1, 4, 8, 13, 19])
-def test_killed(whole, tmp_path, step):
-    """SIGKILL at five moments: before the first checkpoint, and between two."""
-    process = start(tmp_path / "run")
-    wait_for_step(tmp_path / "run", step, process)
-    process.kill()
-    process.communicate()
+def test_killed(whole, tmp_path):
+    """SIGKILL at five moments of one run: before the first checkpoint, and between two."""
+    for step in (1, 4, 8, 13, 19):
+        process = start(tmp_path / "run")
+        wait_for_step(tmp_path / "run", step, process)
+        process.kill()
+        process.communicate()
     finish(tmp_path / "run")
     assert_same_run(whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop(whole, tmp_path, signum):
+def test_asked_to_stop(whole, tmp_path):
     """SIGTERM and ctrl-C save where they are, say so, and leave with the signal's exit code."""
-    process = start(tmp_path / "run", "--config.checkpoint_every_steps=1000")
-    wait_for_step(tmp_path / "run", 7, process)
-    process.send_signal(signum)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 128 + signum
-    assert "stopped and saved at step" in said
-    assert "Traceback" not in said
-    (step,) = Checkpoints(tmp_path / "run", read_only=True).steps
-    assert 7 <= step < STEPS
-    assert f"Going on from the checkpoint of step {step}" in finish(tmp_path / "run")
+    saved: list[int] = []
+    for signum, moment in ((signal.SIGTERM, 5), (signal.SIGINT, 12)):
+        process = start(tmp_path / "run", "--config.checkpoint_every_steps=1000")
+        wait_for_step(tmp_path / "run", moment, process)
+        process.send_signal(signum)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 128 + signum
+        assert "stopped and saved at step" in said
+        assert "Traceback" not in said
+        *before, step = Checkpoints(tmp_path / "run", read_only=True).steps
+        assert before == saved
+        assert moment <= step < STEPS
+        saved.append(step)
+    assert f"Going on from the checkpoint of step {saved[-1]}" in finish(tmp_path / "run")
     assert_same_run(whole, tmp_path / "run")
 
 

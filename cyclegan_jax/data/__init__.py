@@ -7,12 +7,15 @@ from cyclegan_jax.data.batches import (
     train_batches,
     treated_pictures,
 )
+from cyclegan_jax.data.feed import Delivery, Feed
 from cyclegan_jax.data.pairs import EPOCHS, PAIRINGS, pairs_per_epoch
 from cyclegan_jax.data.sources import DIRECTIONS, SOURCES, Source, load_sources
 from cyclegan_jax.data.treatments import BIT_DEPTHS, CHANNELS, TREATMENTS, Treatment
 
 __all__ = [
     "DATA_CHOICES",
+    "Delivery",
+    "Feed",
     "Source",
     "TrainBatches",
     "Treatment",

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Trains as two processes on this machine's CPU, as two machines would. Arguments are main.py's:
+#
+#   scripts/two_processes.sh --config configs/quickstart.py --workdir runs/two --config.batch_size=2
+#
+# Each takes half of every batch. PORT, PYTHON and JAX_PLATFORMS may be set in the environment.
+# A signal to this script or to either process stops and saves both.
+cd "$(dirname "$0")/.." || exit 1
+python=${PYTHON:-python3}
+[ -z "$PYTHON" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
+port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
+
+for id in 0 1; do
+    "$python" main.py --coordinator="127.0.0.1:$port" --num_processes=2 --process_id="$id" "$@" &
+    eval "process_$id=$!"
+done
+trap 'kill -TERM "$process_0" "$process_1" 2>/dev/null' TERM INT
+
+# A wait that a signal ends is begun again.
+code=0
+for process in "$process_0" "$process_1"; do
+    wait "$process"
+    ended=$?
+    while kill -0 "$process" 2>/dev/null; do
+        wait "$process"
+        ended=$?
+    done
+    [ "$ended" -gt "$code" ] && code=$ended
+done
+exit "$code"
