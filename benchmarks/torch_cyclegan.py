@@ -169,9 +169,14 @@ class Trainer:
                 group["lr"] = rate
 
     def generator_losses(
-        self, real: dict[str, Tensor]
+        self, real: dict[str, Tensor], with_identity: bool = True
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weighted terms of the generators' loss at this batch, and the fakes {a, b}."""
+        """The weighted terms of the generators' loss, and the fakes {a, b}.
+
+        Args:
+            real: {a, b}.
+            with_identity: whether identity losses count at this batch, if ever.
+        """
         weights, networks = self.config.loss, self.networks
         gen_ab, gen_ba = networks["gen_ab"], networks["gen_ba"]
         fake = {"b": gen_ab(real["a"]), "a": gen_ba(real["b"])}
@@ -186,7 +191,7 @@ class Trainer:
         for domain in ("a", "b"):
             distance = functional.l1_loss(cycled[domain], real[domain])
             terms[f"cycle_{domain}"] = factors[domain] * distance
-        if weights.identity > 0 and self.batches % weights.identity_every_steps == 0:
+        if weights.identity > 0 and with_identity:
             for domain, generator in (("a", gen_ba), ("b", gen_ab)):
                 distance = functional.l1_loss(generator(real[domain]), real[domain])
                 terms[f"identity_{domain}"] = weights.identity * factors[domain] * distance
@@ -215,9 +220,11 @@ class Trainer:
         # Gradients of the discriminators' parameters are not needed here.
         for parameter in self._parameters("disc"):
             parameter.requires_grad_(False)
+        # Found here, for a compiler of the losses would compile anew for each number.
+        with_identity = self.batches % self.config.loss.identity_every_steps == 0
         for _ in range(self.config.generator_updates):
             with self._autocast():
-                terms, fake = self.generator_losses(real)
+                terms, fake = self.generator_losses(real, with_identity)
             losses = self._minimise("generators", terms)
         for parameter in self._parameters("disc"):
             parameter.requires_grad_(True)

@@ -1,274 +1,193 @@
-"""Times one update of all four networks, ours against PyTorch's, alternating in one process.
+"""Times one update of all four networks, ours against PyTorch's, in turns.
 
-    python -m benchmarks.train_step --size 256 --batch 1 --precision float32
-    python -m benchmarks.train_step --size 256 --memory
+    python -m benchmarks.train_step --size 256 --batch 1
+    python -m benchmarks.train_step --device gpu --sizes 256 --batches 1,16 --json step.json
+    python -m benchmarks.train_step --memory --size 256 --batch 4
 
 Needs jax, flax, optax, Pillow and torch, nothing else. The PyTorch side is `torch_cyclegan`, the
-published program; it picks cuDNN's fastest algorithms and multiplies float32 on a GPU in TF32, as
-JAX does. Both sides get pictures that lie on the device already. `--memory` runs each side in a
-process of its own instead and gives its peak.
+published program; it picks cuDNN's fastest algorithms. All sides get pictures that lie on the
+device already. A pair counts as one image; TFLOP/s count the convolutions as published. The peak is
+the best matrix product of the same precision, measured beside. Memory is what XLA plans for ours,
+and what PyTorch had allocated at its peak. Cells that there was no time for are listed as such.
+
+`--memory` runs each form for two updates in a process of its own instead and gives its peak.
+
+Forms, separated by commas:
 """
 
 import argparse
-import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks.plain_config import default_config
+from benchmarks import forms as forms_lib
+from benchmarks.forms import Form, parse_forms, parse_numbers
+from benchmarks.grid import Cell, Report, Result, describe_failure, measure_cell, new_row, run_grid
+from benchmarks.machine import (
+    GIB,
+    Columns,
+    choose_device,
+    describe_machine,
+    table,
+    warn_of_load,
+    write_json,
+)
+from benchmarks.results import finish, leave, show_cell
+from benchmarks.updates import Updates
 
-SIDES = ("ours", "torch")
-GIB = 2**30
+# What is built in no time, then what counts most: the rest may find no time.
+ON_GPU = (
+    "torch_bfloat16,torch_bfloat16+channels_last,torch_tf32,ours_bfloat16,torch_compile,"
+    "ours_float32,torch_float32"
+)
+DEFAULTS = {
+    "cpu": ([256], [1], "ours_float32,torch_float32"),
+    "gpu": ([256, 128, 512], [1, 16, 4, 8], ON_GPU),
+}
 
-# Runs that many updates and returns when they are done.
-Run = Callable[[int], None]
 
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `sizes`, `batches` and `forms` are lists."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{__doc__}{(forms_lib.__doc__ or '').partition(':')[2]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--size", type=int, default=256, help="pixels of a side")
-    parser.add_argument("--batch", type=int, default=1, help="pairs per update")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--sizes", "--size", type=parse_numbers, help="pixels of a side")
+    parser.add_argument("--batches", "--batch", type=parse_numbers, help="pairs per update")
+    parser.add_argument("--forms", type=parse_forms, help="see above")
+    parser.add_argument(
+        "--steps-per-dispatch", type=int, default=1, help="ours also with so many at a time"
+    )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=5, help="timings of each side")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each form")
+    parser.add_argument("--minutes", type=float, default=7.0, help="nothing begins after these")
+    parser.add_argument("--json", type=Path, help="file of results")
+    parser.add_argument("--profile", type=Path, help="folder for traces of ours; ten top kernels")
     parser.add_argument("--width", type=int, default=64, help="of all four networks")
     parser.add_argument("--generator", default="resnet9", help="a variant of the generators")
     parser.add_argument("--layers", type=int, default=3, help="strided ones of the discriminators")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
-    parser.add_argument("--only", choices=SIDES, help="with --memory: this side, in this process")
-    return parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.forms and any(form.name == "files" for form in args.forms):
+        parser.error("the form files is of benchmarks.translate")
+    sizes, batches, forms = DEFAULTS[args.device]
+    args.sizes, args.batches = args.sizes or sizes, args.batches or batches
+    if args.forms is None:
+        args.forms = parse_forms(forms)
+        if args.memory:
+            args.forms = with_savings(args.forms)
+    if args.steps_per_dispatch > 1:
+        names = [f"{f.name}+steps{args.steps_per_dispatch}" for f in args.forms if f.is_ours]
+        args.forms += parse_forms(",".join(names))
+    return args
 
 
-def make_config(args: argparse.Namespace) -> Any:
-    """The published configuration with the sizes asked for."""
-    config = default_config()
-    config.precision, config.batch_size = args.precision, args.batch
-    config.generator.variant = args.generator
-    config.generator.width = config.discriminator.width = args.width
-    config.discriminator.layers = args.layers
-    return config
+def with_savings(forms: list[Form]) -> list[Form]:
+    """Ours also with what saves memory."""
+    names = []
+    for form in forms:
+        savings = ("", "+remat", "+micro", "+micro+remat") if form.is_ours else ("",)
+        names += [form.name + saving for saving in savings]
+    return parse_forms(",".join(names))
 
 
-def our_run(args: argparse.Namespace) -> Run:
-    """Our update, compiled."""
-    import jax
-    import numpy as np
-
-    from cyclegan_jax.state import create_state
-    from cyclegan_jax.step import compile_step
-
-    config = make_config(args)
-    step = compile_step(config, pairs_per_epoch=1000)
-    state = create_state(config, (args.size, args.size))
-    random = np.random.default_rng(0)
-    shape = (args.batch, args.size, args.size, 3)
-    batch = {
-        domain: jax.device_put(random.integers(0, 256, shape, np.uint8)) for domain in ("a", "b")
-    }
-
-    def run(updates: int) -> None:
-        nonlocal state
-        for _ in range(updates):
-            state, _ = step(state, batch)
-        jax.block_until_ready(state)
-
-    return run
-
-
-def torch_run(args: argparse.Namespace) -> Run:
-    """PyTorch's update."""
-    import torch
-
-    from benchmarks import torch_cyclegan
-
-    # What the original sets, and what JAX does by default.
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")
-    config = make_config(args)
-    device = torch_device(args)
-    autocast = torch.bfloat16 if args.precision == "bfloat16" else None
-    trainer = torch_cyclegan.Trainer(config, device, autocast_dtype=autocast)
-    shape = (args.batch, 3, args.size, args.size)
-    real_a, real_b = (torch.rand(shape, device=device) * 2 - 1 for _ in range(2))
-    random = torch.Generator().manual_seed(0)
-
-    def run(updates: int) -> None:
-        for _ in range(updates):
-            draws = torch_cyclegan.draw(args.batch, config.pool_size, random)
-            trainer.step(real_a, real_b, draws)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return run
-
-
-def torch_device(args: argparse.Namespace) -> str:
-    """PyTorch's name of the device."""
-    return "cuda" if args.device == "gpu" else "cpu"
-
-
-def count_flops(args: argparse.Namespace) -> int:
-    """Floating-point operations of one update of the published program, two per multiply-add.
-
-    Counted over its convolutions, forward and backward, by PyTorch's counter on tensors without
-    data. What our forms of the layers do beyond that, or save, is not in it.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from benchmarks import torch_cyclegan
-
-    trainer = torch_cyclegan.Trainer(make_config(args), "meta")
-    real = torch.zeros((args.batch, 3, args.size, args.size), device="meta")
-    random = torch.Generator()
-    with FlopCounterMode(display=False) as counter:
-        trainer.step(real, real, torch_cyclegan.draw(args.batch, 50, random))
-    return counter.get_total_flops()
-
-
-def peak_flops(args: argparse.Namespace) -> float:
-    """Operations per second of a large matrix product, the better of JAX's and PyTorch's."""
-    import jax
-    import jax.numpy as jnp
-    import torch
-
-    side = 8192 if args.device == "gpu" else 2048
-    ours = jnp.ones((side, side), args.precision)
-    theirs = torch.ones(
-        (side, side), device=torch_device(args), dtype=getattr(torch, args.precision)
+def compare_times(args: argparse.Namespace, task: Updates) -> None:
+    """Measures the grid, prints its tables and ratios, and writes the file."""
+    cells = [Cell(size, batch) for size in args.sizes for batch in args.batches]
+    warn_of_load()
+    results = run_grid(
+        partial(measure_cell, task, profile=args.profile),
+        [(cell, args.forms) for cell in cells],
+        time.time() + 60 * args.minutes,
+        apart=len(cells) > 1 or args.device == "gpu",
+        show=show_cell,
     )
-    product = jax.jit(jnp.matmul)
-
-    def run_ours(products: int) -> None:
-        for _ in range(products):
-            result = product(ours, ours)
-        jax.block_until_ready(result)
-
-    def run_theirs(products: int) -> None:
-        for _ in range(products):
-            theirs @ theirs
-        if theirs.is_cuda:
-            torch.cuda.synchronize()
-
-    best = 0.0
-    for run in (run_ours, run_theirs):
-        run(2)
-        seconds = min(seconds_each(run, 3) for _ in range(3))
-        best = max(best, 2 * side**3 / seconds)
-    return best
+    leave(finish(results, args.json))
 
 
-def seconds_each(run: Run, times: int) -> float:
-    """Mean duration of one of so many in a row."""
-    start = time.perf_counter()
-    run(times)
-    return (time.perf_counter() - start) / times
+MEMORY_COLUMNS: Columns = {
+    "size": ("size", "d"),
+    "batch": ("batch", "d"),
+    "form": ("form", "s"),
+    "process_gib": ("process GiB", ".2f"),
+    "device_gib": ("device GiB", ".2f"),
+    "plan_gib": ("XLA's plan GiB", ".2f"),
+    "status": ("", "s"),
+}
 
 
-def describe_machine(args: argparse.Namespace) -> str:
-    """Cores, processor, device and versions."""
-    import jax
-    import torch
+def measure_memory(
+    task: Updates, cell: Cell, forms: Sequence[Form], deadline: float, report: Report
+) -> Result:
+    """Peak memory of this process, which has one form, and of the device, after two updates."""
+    import resource
 
-    parts = [f"{len(os.sched_getaffinity(0))} cores of {processor_name()}"]
-    if args.device == "gpu":
-        parts.append(torch.cuda.get_device_name())
-    parts.append(f"jax {jax.__version__}, torch {torch.__version__}")
-    return "; ".join(parts)
-
-
-def processor_name() -> str:
-    """As the system calls it."""
+    (form,) = forms
+    row = new_row(form, cell)
+    result: Result = cell._asdict() | {"machine": "", "rows": [row]}
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        ready = task.prepare(form, cell, {})
+        if form.is_ours:
+            planned = ready.memory()
+            row["plan_gib"] = None if planned is None else planned / GIB
+            report(result)
+        ready.run(2)
+        row["status"] = "ok"
+        if task.device == "gpu":
+            row["device_gib"] = device_peak(form) / GIB
+    except Exception as error:
+        row["status"] = describe_failure(error)
+    row["process_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    result["machine"] = describe_machine()
+    return result
 
 
-def compare_times(args: argparse.Namespace) -> None:
-    """Prints medians, their ratio and what they are of the device's peak."""
-    print(f"machine: {describe_machine(args)}")
-    load = os.getloadavg()[0]
-    if load > 0.5:
-        # Seen: thirty times slower, as PyTorch's threads wait for one another without sleeping.
-        print(f"warning: the load is {load:.1f}; other programs slow PyTorch down far more than us")
-    peak = peak_flops(args)
-    flops = count_flops(args)
-    print(f"work: {flops / 1e9:,.1f} GFLOP an update, counted over the published convolutions")
-    runs = {"ours": our_run(args), "torch": torch_run(args)}
-    updates = {}
-    for side, run in runs.items():
-        compiling = seconds_each(run, 1)
-        # Short updates are timed many in a row.
-        updates[side] = max(1, min(100, round(1.0 / seconds_each(run, 1))))
-        print(f"{side}: first update {compiling:.1f} s; {updates[side]} in a row are timed")
-    times: dict[str, list[float]] = {side: [] for side in SIDES}
-    for number in range(args.rounds):
-        # Each side is as often the one that begins.
-        for side in SIDES if number % 2 == 0 else reversed(SIDES):
-            # While the other side ran, the system may have taken back memory that this one had let
-            # go (a virtual machine even gives it to its host). In training that does not happen.
-            runs[side](1)
-            times[side].append(seconds_each(runs[side], updates[side]))
-        # Anything beside us slows this down too, hence the best of all rounds.
-        peak = max(peak, peak_flops(args))
-    print(f"peak: {peak / 1e9:,.0f} GFLOP/s in a {args.precision} matrix product")
-    medians = {side: statistics.median(times[side]) for side in SIDES}
-    for side in SIDES:
-        print(
-            f"{side}: median {1000 * medians[side]:.2f} ms an update "
-            f"({1000 * min(times[side]):.2f} to {1000 * max(times[side]):.2f}), "
-            f"{flops / medians[side] / peak:.0%} of the peak"
-        )
-    ratios = [x / y for x, y in zip(times["ours"], times["torch"], strict=True)]
-    print(
-        f"ratio ours/torch: {medians['ours'] / medians['torch']:.3f} of the medians, "
-        f"{min(ratios):.3f} to {max(ratios):.3f} in single rounds"
-    )
-
-
-def measure_memory(args: argparse.Namespace) -> None:
-    """Prints the peak memory of this process after some updates of one side."""
-    run = our_run(args) if args.only == "ours" else torch_run(args)
-    run(3)
-    line = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB:.2f} GiB"
-    if args.device == "gpu" and args.only == "ours":
+def device_peak(form: Form) -> int:
+    """Bytes of the GPU that this process had at most."""
+    if form.is_ours:
         import jax
 
-        line += f", on the GPU {jax.devices()[0].memory_stats()['peak_bytes_in_use'] / GIB:.2f} GiB"
-    elif args.device == "gpu":
-        import torch
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    import torch
 
-        line += f", on the GPU {torch.cuda.max_memory_allocated() / GIB:.2f} GiB"
-    print(f"{args.only}: peak memory of the process {line}", flush=True)
+    return torch.cuda.max_memory_allocated()
 
 
-def main() -> None:
+def compare_memory(args: argparse.Namespace, task: Updates) -> None:
+    """Measures each form alone, prints a table and writes the file."""
+    units = [
+        (Cell(size, batch), [form])
+        for size in args.sizes
+        for batch in args.batches
+        for form in args.forms
+        if batch > 1 or form.micro_batches == 1  # a single pair cannot be split
+    ]
+    results = run_grid(
+        partial(measure_memory, task),
+        units,
+        time.time() + 60 * args.minutes,
+        apart=True,
+        show=lambda result: print(
+            *table(MEMORY_COLUMNS, result["rows"]).splitlines()[1:], flush=True
+        ),
+    )
+    rows = [row for result in results for row in result["rows"]]
+    machine = next((r["machine"] for r in results if r.get("machine")), "")
+    print(f"\nmachine: {machine}\n{table(MEMORY_COLUMNS, rows)}")
+    if args.json is not None:
+        write_json(args.json, {"machine": machine, "rows": rows})
+    leave(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Does what the command line says."""
-    args = parse_arguments()
-    # Read when JAX is imported, which is why that happens inside the functions above.
-    os.environ["JAX_PLATFORMS"] = "cuda" if args.device == "gpu" else "cpu"
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if not args.memory:
-        compare_times(args)
-    elif args.only:
-        measure_memory(args)
-    else:
-        for side in SIDES:
-            command = [sys.executable, "-m", "benchmarks.train_step", *sys.argv[1:], "--only", side]
-            subprocess.run(command, check=True)
+    args = parse_arguments(argv)
+    choose_device(args.device)
+    task = Updates(args.device, args.rounds, args.width, args.generator, args.layers)
+    (compare_memory if args.memory else compare_times)(args, task)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

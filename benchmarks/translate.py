@@ -1,132 +1,280 @@
-"""Pictures per second of `cyclegan_jax.translate`, from file to file, beside the bare network's.
+"""Pictures per second of one generator, ours against PyTorch's, and from file to file.
 
     python -m benchmarks.translate                             # ResNet-9 of width 64, 256x256
     python -m benchmarks.translate --width 8 --pictures 200 --format png
+    python -m benchmarks.translate --device gpu --sizes 256,512 --batches 1,16 --json t.json
     python -m benchmarks.translate --large 4096x4096 --tile 128 --rounds 1
 
-In one process, in turns: the compiled network is called on an array that is there already,
-then the program reads, translates and writes as many JPEG pictures. The first round, in which
-things are compiled, does not count. Medians over the others; the share, the program's speed in
-parts of the bare network's, is that of each round.
+In one process, in turns: compiled networks are called on arrays that are there already, and the
+form `files` is the program `cyclegan_jax.translate`, which reads, translates and writes as many
+JPEG pictures. PyTorch's networks are of the form's type, not cast by autocast, and record nothing
+for gradients.
 
 `--large` times a single picture instead, in bands with `--tile` and else as a whole, and gives the
 peak memory of the process. Compiling is in the first time, not in those after it.
+
+Forms, separated by commas:
 """
 
 import argparse
-import platform
-import resource
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from benchmarks import forms as forms_lib
+from benchmarks.forms import Form, parse_forms, parse_numbers, resolve
+from benchmarks.grid import Cell, Prepared, Result, measure_cell, run_grid
+from benchmarks.machine import GIB, allow_tf32, choose_device, torch_device, warn_of_load
+from benchmarks.plain_config import default_config
+from benchmarks.results import compare, complete_rows, finish, leave, ratio_line, show_cell
+from benchmarks.updates import allocated, peak_memory, planned_memory
 
-from benchmarks.data import make_pictures
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.generators import build_generator
-from cyclegan_jax.inference import Network, Translator, translate
-from cyclegan_jax.jobs import plan_jobs, translate_jobs
-from cyclegan_jax.layers import Style
+DEFAULTS = {
+    "cpu": ([256], [1], "ours_float32,files,torch_float32"),
+    "gpu": (
+        [256, 128, 512],
+        [1, 16],
+        "ours_bfloat16,torch_bfloat16,torch_bfloat16+channels_last,torch_tf32,torch_compile,"
+        "ours_float32,torch_float32,files",
+    ),
+}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints a table."""
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `sizes`, `batches` and `forms` are lists."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{__doc__}{(forms_lib.__doc__ or '').partition(':')[2]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--variant", default="resnet9", help="of the generators")
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--size", type=int, default=256, help="pixels of a side")
-    parser.add_argument("--pictures", type=int, default=20, help="in a round")
+    parser.add_argument("--sizes", "--size", type=parse_numbers, help="pixels of a side")
+    parser.add_argument("--batches", "--batch-size", type=parse_numbers, help="pictures at a time")
+    parser.add_argument("--forms", type=parse_forms, help="see above")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--pictures", type=int, default=20, help="of a round from file to file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=7.0, help="nothing begins after these")
+    parser.add_argument("--json", type=Path, help="file of results")
     parser.add_argument("--format", help="of the files written (default: JPEG)")
     parser.add_argument("--large", metavar="HxW", help="one picture of this height and width")
     parser.add_argument("--tile", type=int, help="with --large: rows of a band")
     args = parser.parse_args(argv)
-    try:
-        measure_large(args) if args.large else measure(args)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sizes, batches, forms = DEFAULTS[args.device]
+    args.sizes, args.batches = args.sizes or sizes, args.batches or batches
+    args.forms = args.forms or parse_forms(forms)
+    for form in args.forms:
+        if form.is_of_training:
+            parser.error(f"form {form.name!r}: +steps, +micro and +remat are for training")
+    return args
 
 
-def make_translator(args: argparse.Namespace) -> Translator:
-    """An untrained one; there and back are the same."""
-    generator = build_generator(args.variant, channels=3, width=args.width, style=Style())
-    small = jnp.zeros((1, generator.granularity * 2, generator.granularity * 2, 3))
-    params = jax.jit(generator.init)(jax.random.key(0), small)["params"]
-    network = Network(generator, params, 3)
-    return Translator(network, network, 0, batch_size=args.batch_size, tile=args.tile)
+@dataclass(frozen=True)
+class Translations:
+    """What to measure, a `grid.Task`.
+
+    Attributes:
+        device: cpu or gpu.
+        rounds: timings of each form.
+        variant: of the generator.
+        width: likewise.
+        pictures: of the form `files`, in a call.
+        format: of the files written, JPEG where it is None.
+        tile: rows of a band, of single large pictures.
+    """
+
+    device: str
+    rounds: int
+    variant: str
+    width: int
+    pictures: int
+    format: str | None
+    tile: int | None
+
+    def images(self, cell: Cell) -> int:
+        """As many as the batch."""
+        return cell.batch
+
+    def flops(self, cell: Cell) -> int:
+        """Of the published generator's convolutions, two per multiply-add."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        network = self.torch_network().to("meta")
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta"))
+        return counter.get_total_flops()
+
+    def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
+        """One of three kinds."""
+        if form.name == "files":
+            return prepare_files(self, form, cell)
+        if form.is_ours:
+            return prepare_ours(self, form, cell)
+        return prepare_torch(self, resolve(form, seconds), cell)
+
+    def network(self, precision: str = "float32") -> Any:
+        """Our generator with parameters that were not trained, an `inference.Network`."""
+        import jax
+        import jax.numpy as jnp
+
+        from cyclegan_jax.generators import build_generator
+        from cyclegan_jax.inference import Network
+        from cyclegan_jax.layers import Style
+
+        style = Style(dtype=jnp.dtype(precision))
+        generator = build_generator(self.variant, channels=3, width=self.width, style=style)
+        small = jnp.zeros((1, generator.granularity * 2, generator.granularity * 2, 3))
+        return Network(generator, jax.jit(generator.init)(jax.random.key(0), small)["params"], 3)
+
+    def translator(self, batch: int) -> Any:
+        """There and back are the same."""
+        from cyclegan_jax.inference import Translator
+
+        network = self.network()
+        return Translator(network, network, 0, batch_size=batch, tile=self.tile)
+
+    def torch_network(self) -> Any:
+        """The published generator."""
+        from benchmarks import torch_networks
+
+        config = default_config()
+        config.generator.variant, config.generator.width = self.variant, self.width
+        return torch_networks.build_generator(config, 3, 3)
 
 
-def measure_large(args: argparse.Namespace) -> None:
+def prepare_ours(task: Translations, form: Form, cell: Cell) -> Prepared:
+    """The network as `inference.translate` compiles it, on pictures that are there."""
+    import jax
+
+    from cyclegan_jax.inference import translate
+
+    generator, params, _ = task.network(form.precision)
+    shape = (cell.batch, cell.size, cell.size, 3)
+    pictures = jax.random.uniform(jax.random.key(1), shape, minval=-1.0)
+    compiled = translate.lower(generator, params, pictures).compile()
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            result = compiled(params, pictures)
+        jax.block_until_ready(result)
+
+    precision = form.multiplied_in(task.device)
+    return Prepared(run, precision, memory=lambda: planned_memory(compiled))
+
+
+def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
+    """The program, on made pictures in a folder that goes when the form does."""
+    default_config()  # a stand-in for ml_collections where it is missing
+    from benchmarks.data import make_pictures
+    from cyclegan_jax.jobs import plan_jobs, translate_jobs
+
+    translator = task.translator(cell.batch)
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name)
+    make_pictures(path, task.pictures, cell.size)
+
+    def run(calls: int) -> None:
+        assert folder
+        for _ in range(calls):
+            suffix = task.format and f".{task.format}"
+            output = path / "translated"
+            jobs = plan_jobs(path / "trainA", output, suffix=suffix, overwrite=True)
+            failures = translate_jobs(translator, jobs, lambda: None)
+            assert not failures
+
+    return Prepared(run, form.multiplied_in(task.device), task.pictures / cell.batch)
+
+
+def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
+    """The published network."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    before = allocated()
+    dtype = torch.bfloat16 if form.precision == "bfloat16" else torch.float32
+    layout = torch.channels_last if form.channels_last else torch.contiguous_format
+    device = torch_device(task.device)
+    network = task.torch_network().eval().to(device, dtype).to(memory_format=layout)
+    pictures = torch.rand((cell.batch, 3, cell.size, cell.size), device=device) * 2 - 1
+    pictures = pictures.to(dtype).to(memory_format=layout)
+    if form.compiled or form.graphs:
+        network.compile(dynamic=False, mode="reduce-overhead" if form.graphs else None)
+
+    def run(calls: int) -> None:
+        allow_tf32(form.precision != "float32")
+        # Compilers take this better than inference_mode, and it costs as little.
+        with torch.no_grad():
+            for _ in range(calls):
+                network(pictures)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return Prepared(run, form.precision, memory=lambda: peak_memory(run, before))
+
+
+def show(result: Result) -> None:
+    """Prints what a cell gave, with the program's share of the bare network's time."""
+    show_cell(result)
+    rows = {row["form"]: row for row in complete_rows([result]) if row["status"] == "ok"}
+    if "files" in rows and "ours_float32" in rows:
+        print(ratio_line(compare(rows["files"], rows["ours_float32"])), flush=True)
+
+
+def measure(args: argparse.Namespace, task: Translations) -> None:
+    """Measures the grid, prints its tables and ratios, and writes the file."""
+    cells = [Cell(size, batch) for size in args.sizes for batch in args.batches]
+    warn_of_load()
+    results = run_grid(
+        partial(measure_cell, task),
+        [(cell, args.forms) for cell in cells],
+        time.time() + 60 * args.minutes,
+        apart=len(cells) > 1 or args.device == "gpu",
+        show=show,
+    )
+    leave(finish(results, args.json))
+
+
+def measure_large(task: Translations, large: str) -> None:
     """Times one picture, and prints the times and the peak memory."""
-    height, width = map(int, args.large.split("x"))
-    translator = make_translator(args)
+    import resource
+
+    import numpy as np
+
+    height, width = map(int, large.split("x"))
+    translator = task.translator(1)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     seconds = []
-    for _ in range(args.rounds):
+    for _ in range(task.rounds):
         start = time.perf_counter()
         translator(picture)
         seconds.append(f"{time.perf_counter() - start:.1f}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    how = f"in bands of {args.tile} rows" if args.tile else "whole"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    how = f"in bands of {task.tile} rows" if task.tile else "whole"
     print(
-        f"{args.variant} of width {args.width}, {height}x{width} {how}: {', '.join(seconds)} s, "
+        f"{task.variant} of width {task.width}, {height}x{width} {how}: {', '.join(seconds)} s, "
         f"peak {peak:.2f} GiB"
     )
 
 
-def measure(args: argparse.Namespace) -> None:
-    """Times rounds of both and prints the table."""
-    translator = make_translator(args)
-    generator, params, _ = translator.there
-    shape = (args.batch_size, args.size, args.size, 3)
-    pictures = jax.random.uniform(jax.random.key(1), shape, minval=-1.0)
-    calls = -(-args.pictures // args.batch_size)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    args = parse_arguments(argv)
+    choose_device(args.device)
+    from cyclegan_jax.errors import UserError
 
-    def bare() -> None:
-        for _ in range(calls):
-            jax.block_until_ready(translate(generator, params, pictures))
-
-    speeds: dict[str, list[float]] = {"bare network": [], "files": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_pictures(folder, args.pictures, args.size)
-        output = folder / "translated"
-
-        def files() -> None:
-            suffix = args.format and f".{args.format}"
-            jobs = plan_jobs(folder / "trainA", output, suffix=suffix, overwrite=True)
-            failures = translate_jobs(translator, jobs, lambda: None)
-            assert not failures
-
-        for _ in range(args.rounds + 1):
-            for (_, measured), run in zip(speeds.items(), (bare, files), strict=True):
-                start = time.perf_counter()
-                run()
-                measured.append(args.pictures / (time.perf_counter() - start))
-    rounds = {name: measured[1:] for name, measured in speeds.items()}
-    shares = [f / b for b, f in zip(*rounds.values(), strict=True)]
-    print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
-    print(
-        f"{args.variant} of width {args.width}, {args.size}x{args.size}, batch {args.batch_size}, "
-        f"{args.rounds} rounds of {args.pictures}"
+    task = Translations(
+        args.device, args.rounds, args.variant, args.width, args.pictures, args.format, args.tile
     )
-    for name, measured in rounds.items():
-        print(f"{name:<14}{_spread(measured, 2)} pictures/s")
-    print(f"{'share':<14}{_spread(shares, 3)}")
-
-
-def _spread(values: list[float], digits: int) -> str:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{np.round(middle, digits):g} ({low:.{digits}f} to {high:.{digits}f})"
+    try:
+        measure_large(task, args.large) if args.large else measure(args, task)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

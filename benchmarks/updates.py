@@ -1,0 +1,178 @@
+"""One update of all four networks, ours and PyTorch's, ready to be timed."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.forms import Form, resolve
+from benchmarks.grid import Cell, Prepared
+from benchmarks.machine import allow_tf32, torch_device
+from benchmarks.plain_config import default_config
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What to measure, a `grid.Task`: the published configuration at these sizes.
+
+    Attributes:
+        device: cpu or gpu.
+        rounds: timings of each form.
+        width: of all four networks.
+        generator: a variant of the generators.
+        layers: strided ones of the discriminators.
+    """
+
+    device: str = "cpu"
+    rounds: int = 5
+    width: int = 64
+    generator: str = "resnet9"
+    layers: int = 3
+
+    def config(self, cell: Cell, form: Form | None = None) -> Any:
+        """The configuration of one cell, as our form of it wants it."""
+        config = default_config()
+        config.batch_size = cell.batch
+        config.generator.variant = self.generator
+        config.generator.width = config.discriminator.width = self.width
+        config.discriminator.layers = self.layers
+        if form is not None and form.is_ours:
+            config.precision = form.precision
+            config.generator.remat = form.remat
+            config.micro_batches = form.micro_batches or cell.batch
+            config.steps_per_dispatch = form.steps
+        return config
+
+    def images(self, cell: Cell) -> int:
+        """A pair counts as one."""
+        return cell.batch
+
+    def flops(self, cell: Cell) -> int:
+        """Floating-point operations of one update of the published program, two per multiply-add.
+
+        Counted over its convolutions, forward and backward, by PyTorch's counter on tensors without
+        data. What our forms of the layers do beyond that, or save, is not in it.
+        """
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from benchmarks import torch_cyclegan
+
+        trainer = torch_cyclegan.Trainer(self.config(cell), "meta")
+        real = torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta")
+        random = torch.Generator().manual_seed(0)
+        with FlopCounterMode(display=False) as counter:
+            trainer.step(real, real, torch_cyclegan.draw(cell.batch, 50, random))
+        return counter.get_total_flops()
+
+    def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
+        """Compiles ours, or builds PyTorch's."""
+        if form.is_ours:
+            return prepare_ours(self, form, cell)
+        return prepare_torch(self, resolve(form, seconds), cell)
+
+
+def prepare_ours(task: Updates, form: Form, cell: Cell) -> Prepared:
+    """What `step.compile_step` compiles, on batches that are there; the first device alone."""
+    import jax
+    import numpy as np
+
+    from cyclegan_jax.state import create_state
+    from cyclegan_jax.step import Placed, compile_step, place
+
+    config = task.config(cell, form)
+    step = compile_step(config, pairs_per_epoch=1000, devices=1)
+    state = jax.jit(lambda: create_state(config, (cell.size, cell.size)))()
+    random = np.random.default_rng(0)
+    shape = (cell.batch, cell.size, cell.size, 3)
+    batches = [
+        {domain: random.integers(0, 256, shape, np.uint8) for domain in ("a", "b")}
+        for _ in range(form.steps)
+    ]
+    arrays = place(batches, devices=1).arrays
+    # Compiled here for the sake of the compiler's account of its memory.
+    update = jax.jit(
+        lambda state, arrays: step(state, Placed(arrays, form.steps)), donate_argnums=0
+    )
+    compiled = update.lower(state, arrays).compile()
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state, _ = compiled(state, arrays)
+        jax.block_until_ready(state)
+
+    precision = form.multiplied_in(task.device)
+    return Prepared(run, precision, form.steps, lambda: planned_memory(compiled))
+
+
+def planned_memory(compiled: Any) -> int | None:
+    """Bytes that a program of JAX's needs, its arguments and results among them."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return None
+    return (
+        plan.argument_size_in_bytes
+        + plan.temp_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
+
+
+def prepare_torch(task: Updates, form: Form, cell: Cell) -> Prepared:
+    """The published program, `torch_cyclegan`.
+
+    On a GPU it picks cuDNN's fastest algorithms. What torch.compile is given are the networks; for
+    CUDA graphs, which want all passes before a backward pass in one, the two losses.
+    """
+    import torch
+
+    from benchmarks import torch_cyclegan
+
+    torch.backends.cudnn.benchmark = True
+    before = allocated()
+    config = task.config(cell)
+    device = torch_device(task.device)
+    autocast = torch.bfloat16 if form.precision == "bfloat16" else None
+    trainer = torch_cyclegan.Trainer(config, device, autocast_dtype=autocast)
+    shape = (cell.batch, 3, cell.size, cell.size)
+    real_a, real_b = (torch.rand(shape, device=device) * 2 - 1 for _ in range(2))
+    if form.channels_last:
+        trainer.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        real_a, real_b = (x.to(memory_format=torch.channels_last) for x in (real_a, real_b))
+    if form.graphs:
+        for loss in ("generator_losses", "discriminator_losses"):
+            compiled = torch.compile(getattr(trainer, loss), mode="reduce-overhead", dynamic=False)
+            setattr(trainer, loss, compiled)
+    elif form.compiled:
+        for network in trainer.networks.values():
+            network.compile(dynamic=False)
+    random = torch.Generator().manual_seed(0)
+
+    def run(updates: int) -> None:
+        allow_tf32(form.precision != "float32")
+        for _ in range(updates):
+            if form.graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            draws = torch_cyclegan.draw(cell.batch, config.pool_size, random)
+            trainer.step(real_a, real_b, draws)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return Prepared(run, form.precision, memory=lambda: peak_memory(run, before))
+
+
+def allocated() -> int:
+    """Bytes that PyTorch holds on the GPU."""
+    import torch
+
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+
+
+def peak_memory(run: Any, before: int) -> int | None:
+    """Bytes at the peak of one more call, without those that others held before; GPU alone."""
+    torch = sys.modules["torch"]
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    run(1)
+    return torch.cuda.max_memory_allocated() - before
