@@ -107,7 +107,7 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def alone(folder: Path) -> None:
-    """Two devices with micro-batches; one, which also goes on where they stopped; four, five updates at a time."""
+    """Two devices in micro-batches; one, which also goes on where they stopped; four, in scans."""
     Runs(folder, micro_batches=2).run("two", "two", 2)
     Runs(folder).run("one", "one", 1, resume="two")
     Runs(folder).run("four", "four", 4, at_a_time=HALF)
