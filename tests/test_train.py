@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cyclegan_jax import data, images
+from cyclegan_jax import data, evaluate, images
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import truth
 from cyclegan_jax.state import build_networks, create_state
@@ -79,6 +79,16 @@ def test_evaluation_is_that_of_the_saved_networks(run):
     # Batches of pictures may round another way than single ones, and tip a pixel in a thousand.
     assert stored == pytest.approx(figures, abs=2e-3)
     assert set(stored) >= {"a_to_b/pixel_accuracy", "b_to_a/object_iou", "b_to_a/psnr"}
+
+
+def test_evaluate_gives_the_figures_of_training(run):
+    """To the last digit, from the checkpoint."""
+    workdir, _ = run
+    path = workdir / "evaluation" / "10.json"
+    trained = json.loads(path.read_text())
+    path.unlink()
+    evaluate.main(["--workdir", str(workdir)])
+    assert json.loads(path.read_text()) == trained
 
 
 def test_samples_are_strips_of_four(run):
