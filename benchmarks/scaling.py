@@ -9,18 +9,30 @@ pairs, one of each domain. All timings are taken in turns, in one process.
 """
 
 import argparse
-import json
 import os
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import (
+    Run,
+    choose_device,
+    describe_machine,
+    seconds_each,
+    table,
+    warn_of_load,
+    write_json,
+)
 from benchmarks.plain_config import default_config
 
-# Runs that many updates and returns when they are done.
-Run = Callable[[int], None]
+COLUMNS = {
+    "devices": ("devices", "d"),
+    "seconds": ("s/update", ".3f"),
+    "fastest": ("fastest", ".3f"),
+    "slowest": ("slowest", ".3f"),
+    "images_per_second": ("images/s", ".2f"),
+    "ratio": ("ratio", ".2f"),
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,13 +90,6 @@ def make_run(args: argparse.Namespace, devices: int) -> Run:
     return run
 
 
-def seconds_each(run: Run, times: int) -> float:
-    """Mean duration of one of so many in a row."""
-    start = time.perf_counter()
-    run(times)
-    return (time.perf_counter() - start) / times
-
-
 def measure(args: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]:
     """Medians for each number of devices, with the ratio of its speed to the first's."""
     runs, updates = {}, {}
@@ -116,8 +121,7 @@ def main() -> None:
     """Does what the command line says."""
     args = parse_arguments()
     # Read when JAX is imported, which is why that happens inside the functions above.
-    os.environ["JAX_PLATFORMS"] = "cuda" if args.device == "gpu" else "cpu"
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    choose_device(args.device)
     if args.device == "cpu":
         count = f"--xla_force_host_platform_device_count={max(args.devices)}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}"
@@ -128,21 +132,15 @@ def main() -> None:
     for devices in args.devices:
         if devices > there:
             print(f"{devices} device(s): left out, there are {there}")
-    kind = jax.devices()[0].device_kind
-    machine = f"{len(os.sched_getaffinity(0))} cores, {there} x {kind}, jax {jax.__version__}"
-    print(f"machine: {machine}, load {os.getloadavg()[0]:.1f}")
+    machine = describe_machine()
+    print(f"machine: {machine}")
+    warn_of_load()
     results = measure(args, counts)
     print(f"\n{args.size}x{args.size}, batch {args.batch}, width {args.width}, {args.precision}")
-    print(
-        f"{'devices':>8}{'s/update':>10}{'fastest':>10}{'slowest':>10}{'images/s':>10}{'ratio':>8}"
-    )
-    for row in results:
-        seconds = "".join(f"{row[name]:>10.3f}" for name in ("seconds", "fastest", "slowest"))
-        print(f"{row['devices']:>8}{seconds}{row['images_per_second']:>10.2f}{row['ratio']:>8.2f}")
+    print(table(COLUMNS, results))
     if args.json:
         settings = {name: value for name, value in vars(args).items() if name != "json"}
-        found = {"machine": machine, **settings, "results": results}
-        args.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(args.json, {"machine": machine, **settings, "results": results})
 
 
 if __name__ == "__main__":
