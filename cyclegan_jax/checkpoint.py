@@ -1,9 +1,8 @@
 """What is kept of a run: Orbax checkpoints of the train state, each with its configuration."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -14,11 +13,11 @@ from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     EveryNSteps,
     LatestN,
-    PreservationPolicy,
 )
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import devices
+from cyclegan_jax.best import Best, KeptBest, read_best, write_best
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.state import TrainState
 
@@ -54,7 +53,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        policies: list[Any] = [LatestN(self._keep), _KeptBest(self)]
+        policies: list[Any] = [LatestN(self._keep), KeptBest(self._best_path)]
         if self._backup_every:
             policies.append(EveryNSteps(self._backup_every))
         options = ocp.CheckpointManagerOptions(
@@ -91,15 +90,9 @@ class Checkpoints:
             raise self._failure(error) from error
 
     @property
-    def best(self) -> "Best | None":
+    def best(self) -> Best | None:
         """The best checkpoint as `keep_as_best` left it; None where there is none."""
-        if not self._best_path.is_file():
-            return None
-        try:
-            kept = json.loads(self._best_path.read_text())
-            return Best(int(kept["step"]), str(kept["figure"]), float(kept["value"]))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{self._best_path}: names no best checkpoint; delete it") from error
+        return read_best(self._best_path)
 
     def keep_as_best(
         self, state: TrainState, config: ConfigDict, figure: str, value: float | None
@@ -121,9 +114,10 @@ class Checkpoints:
             assert value is not None
             best = Best(int(state.step), figure, value)
             logging.info("The best checkpoint so far is %d: %s %.4g", best.step, figure, value)
-            temporary = self._best_path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(best._asdict(), indent=2) + "\n")
-            temporary.replace(self._best_path)
+            try:
+                write_best(self._best_path, best)
+            except OSError as error:
+                raise self._failure(error) from error
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk. Raises UserError as `save`."""
@@ -185,13 +179,13 @@ class Checkpoints:
         return devices.of_this_process(state)
 
     def restore_params(
-        self, config: ConfigDict, step: int | None = None, *, averaged: bool = False
+        self, config: ConfigDict, checkpoint: str | int = "latest", *, averaged: bool = False
     ) -> tuple[int, dict[str, Any]]:
         """The networks of a checkpoint, whatever else is in it.
 
         Args:
             config: of the run that will use them.
-            step: of the checkpoint; by default the newest that can be read.
+            checkpoint: latest (that can be read), best, or a step.
             averaged: whether the generators are to be their running averages, where it has any.
 
         Returns:
@@ -200,9 +194,7 @@ class Checkpoints:
         Raises:
             UserError: where there is no such checkpoint, or one of another architecture.
         """
-        if step is not None and step not in self.steps:
-            there = ", ".join(map(str, self.steps)) or "none"
-            raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {there}")
+        step = self._step(checkpoint)
         for candidate in reversed(self.steps) if step is None else (step,):
             try:
                 shapes = self._manager.item_metadata(candidate)["state"]
@@ -214,6 +206,23 @@ class Checkpoints:
                     raise
                 logging.warning("%s; trying the one before", error)
         raise UserError(f"{self.folder}: no checkpoint that can be read")
+
+    def _step(self, checkpoint: str | int) -> int | None:
+        """The step that is meant; None for the latest."""
+        if checkpoint == "latest":
+            return None
+        if checkpoint == "best":
+            if self.best is None:
+                raise UserError(f"{self.folder.parent}: the run kept no best checkpoint")
+            checkpoint = self.best.step
+        try:
+            step = int(checkpoint)
+        except ValueError:
+            raise UserError(f"checkpoint {checkpoint!r}; choose latest, best or a step") from None
+        if step not in self.steps:
+            there = ", ".join(map(str, self.steps)) or "none"
+            raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {there}")
+        return step
 
     def read_config(self, step: int) -> ConfigDict:
         """The configuration stored with a step."""
@@ -262,27 +271,6 @@ class Checkpoints:
         return UserError(
             f"{self.folder}: a checkpoint could not be written ({_short(error)}); {good}"
         )
-
-
-class Best(NamedTuple):
-    """The step of the best checkpoint, and the figure and value by which it is that."""
-
-    step: int
-    figure: str
-    value: float
-
-
-class _KeptBest(PreservationPolicy):
-    """Keeps the best checkpoint there is at the time."""
-
-    def __init__(self, checkpoints: Checkpoints):
-        self._checkpoints = checkpoints
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """For each checkpoint, oldest first."""
-        del context
-        best = self._checkpoints.best
-        return [best is not None and checkpoint.step == best.step for checkpoint in checkpoints]
 
 
 class DamagedCheckpointError(UserError):

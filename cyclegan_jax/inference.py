@@ -145,8 +145,7 @@ class Translator:
             jax.config.update("jax_enable_x64", True)
         checkpoints = Checkpoints(folder, read_only=True)
         try:
-            wanted = _step(checkpoints, folder, checkpoint)
-            step, params = checkpoints.restore_params(config, wanted, averaged=True)
+            step, params = checkpoints.restore_params(config, checkpoint, averaged=True)
         finally:
             checkpoints.close()
         translator = cls.of(config, params, step, batch_size=batch_size, tile=tile)
@@ -302,17 +301,3 @@ class Translator:
             everywhere = NamedSharding(_local_mesh(), PartitionSpec())
             self._spread[id(network)] = jax.device_put(network.params, everywhere)
         return translate_in_shares(network.generator, self._spread[id(network)], x)
-
-
-def _step(checkpoints: Any, workdir: Path, checkpoint: str | int) -> int | None:
-    """The step that is meant; None for the latest."""
-    if checkpoint == "latest":
-        return None
-    if checkpoint == "best":
-        if checkpoints.best is None:
-            raise UserError(f"work directory {workdir}: the run kept no best checkpoint")
-        return checkpoints.best.step
-    try:
-        return int(checkpoint)
-    except ValueError:
-        raise UserError(f"checkpoint {checkpoint!r}; choose latest, best or a step") from None

@@ -108,13 +108,13 @@ def import_networks(
     return config
 
 
-def export_networks(workdir: Path, output: Path, step: int | None = None) -> list[Path]:
+def export_networks(workdir: Path, output: Path, checkpoint: str | int = "latest") -> list[Path]:
     """Writes the four networks of a checkpoint as files that the original loads strictly.
 
     Args:
         workdir: of a run.
         output: folder for `latest_net_G_A.pth` and so on; created where missing.
-        step: of the checkpoint; the newest that can be read by default.
+        checkpoint: latest (that can be read), best, or a step.
 
     Raises:
         UserError: there is no such checkpoint, the original has no such networks, a file is there
@@ -125,7 +125,7 @@ def export_networks(workdir: Path, output: Path, step: int | None = None) -> lis
     except ImportError as error:
         raise UserError("export needs PyTorch: pip install torch") from error
     paths = {name: output / f"latest_net_{letters}.pth" for name, letters in FILES.items()}
-    config, params = _restored(workdir, step)
+    config, params = _restored(workdir, checkpoint)
     check_expressible(config)
     written = {
         name: torch_from_params(params[name], dropout=config.generator.dropout > 0)
@@ -203,15 +203,14 @@ def _picture_size(config: ConfigDict) -> tuple[int, int]:
     return data.picture_size(config.data, *data.load_sources(config.data, "train"))
 
 
-def _restored(workdir: Path, step: int | None) -> tuple[ConfigDict, dict[str, Any]]:
-    """Configuration and parameters of a checkpoint, by default the newest that can be read."""
+def _restored(workdir: Path, checkpoint: str | int) -> tuple[ConfigDict, dict[str, Any]]:
+    """Configuration and parameters of a checkpoint."""
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir {workdir}: no checkpoints in it; that of a run was expected")
     config = config_lib.read_json(workdir / "config.json")
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    return config, Checkpoints(workdir, read_only=True).restore_params(config, step, averaged=True)[
-        1
-    ]
+    checkpoints = Checkpoints(workdir, read_only=True)
+    return config, checkpoints.restore_params(config, checkpoint, averaged=True)[1]
 
 
 def _load_config(place: str) -> ConfigDict:
@@ -247,7 +246,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     writing = commands.add_parser("export", help="a work directory to PyTorch files")
     writing.add_argument("--workdir", type=Path, required=True, help="of a run")
     writing.add_argument("--output", type=Path, required=True, help="folder for the files")
-    writing.add_argument("--checkpoint", type=int, metavar="STEP", help="instead of the newest")
+    writing.add_argument("--checkpoint", default="latest", help="latest (default), best or a step")
     return parser.parse_args(arguments)
 
 

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "cyclegan_jax"
 # Lowest first; a module imports from floors below its own alone.
 FLOORS = [
     {"errors", "winograd", "interrupt"},
-    {"command", "devices", "figures", "convolutions", "torch_pickle", "torch_names"},
+    {"command", "devices", "best", "figures", "convolutions", "torch_pickle", "torch_names"},
     {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation", "bands"},
@@ -20,6 +20,7 @@ FLOORS = [
     {"step", "checkpoint"},
     {"inference", "torch_weights"},
     {"portable", "onnx_graph"},
+    {"batching"},
     {"translations"},
     {"evaluators"},
     {"report", "jobs", "gallery_page", "gallery_curves"},
