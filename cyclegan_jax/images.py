@@ -176,6 +176,14 @@ def _join_bytes(high: np.ndarray, image: Any, rawmode: str) -> np.ndarray:
     return (high.astype(np.uint16) << 8) | low
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those it lies in, where they are not there. Raises UserError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+
+
 def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Writes a picture, in the format that the suffix names; whole or not at all.
 

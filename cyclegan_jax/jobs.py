@@ -1,17 +1,18 @@
 """Files to be made of pictures by a translator: which, and making them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from cyclegan_jax.batching import ahead, batches
 from cyclegan_jax.data.folder import SUFFIXES, search
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.formats import WRITABLE, check_writable
-from cyclegan_jax.images import read_image, read_size, strip, write_image
+from cyclegan_jax.images import make_folder, read_image, read_size, strip, write_image
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.prepared import Prepared, finish
 
@@ -151,12 +152,13 @@ def translate_jobs(translator: Translator, jobs: list[Job], count: Callable[[], 
     with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
         measured = [(job, readers.submit(read_size, job.source)) for job in jobs]
         sizes = [(job, size) for job, future in measured if (size := settle(job, future))]
-        batches = (
-            (fill, [(job, readers.submit(_load, translator, job)) for job in members])
-            for fill, members in _batches(translator, sizes)
+        given = [job for job, _ in sizes]
+        loading = (
+            (fill, [(given[i], readers.submit(_load, translator, given[i])) for i in chosen])
+            for fill, chosen in batches(translator, [size for _, size in sizes])
         )
         writing: deque[tuple[Job, Future[None]]] = deque()
-        for fill, reading in _ahead(batches, _BATCHES_AHEAD):
+        for fill, reading in ahead(loading, _BATCHES_AHEAD):
             loaded = [one for job, future in reading if (one := settle(job, future))]
             if not loaded:
                 continue
@@ -183,29 +185,6 @@ def _check_formats(
         check_writable(path, channels + (alpha and channels in (1, 3)), deep=deep)
 
 
-def _batches(
-    translator: Translator, sizes: list[tuple[Job, tuple[int, int]]]
-) -> Iterator[tuple[int, list[Job]]]:
-    """Pictures that are computed together, with how many to compute at least."""
-    groups: dict[tuple[int, int], list[Job]] = {}
-    for job, size in sizes:
-        groups.setdefault(translator.padded_size(*size), []).append(job)
-    for (height, _), members in groups.items():
-        count = translator.batch_for(height, len(members))
-        for i in range(0, len(members), count):
-            yield count, members[i : i + count]
-
-
-def _ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
-    """The items, each asked for when the one `count` before it is handed out."""
-    waiting: deque[Item] = deque()
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > count:
-            yield waiting.popleft()
-    yield from waiting
-
-
 def _load(translator: Translator, job: Job) -> _Loaded:
     picture = read_image(job.source)
     prepared = translator.prepare(picture, str(job.source))
@@ -223,8 +202,5 @@ def _save(loaded: _Loaded, outputs: list[Any], index: int) -> None:
         files[job.side_by_side] = strip([[loaded.picture, *made]])
     for path, picture in files.items():
         assert path is not None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {path.parent}: cannot be made: {error.strerror}") from error
+        make_folder(path.parent)
         write_image(path, picture)

@@ -1,19 +1,20 @@
 """Test sets and what a model makes of them: the pictures that figures are computed from."""
 
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cyclegan_jax import data
+from cyclegan_jax.batching import ahead, batches
 from cyclegan_jax.data.folder import search
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.images import read_image, write_image
+from cyclegan_jax.images import make_folder, read_image, write_image
 from cyclegan_jax.inference import Translator
-from cyclegan_jax.prepared import finish
+from cyclegan_jax.prepared import Prepared, finish
 
 REAL = ("real_a", "real_b")
 # {kind of made pictures: (what they are made from, the network that makes them)}
@@ -25,8 +26,7 @@ MADE = {
     "identity_a": ("real_a", "gen_ba"),
     "identity_b": ("real_b", "gen_ab"),
 }
-# Pixels that a device computes at a time, and pictures; of larger ones, one.
-_PIXELS, _MOST = 2**18, 16
+_PIXELS, _PICTURES = 2**18, 16  # that a device computes at a time; of larger pictures, one
 
 
 class Pictures(NamedTuple):
@@ -101,43 +101,29 @@ def _translated(
     translator: Translator, pictures: Sequence[np.ndarray], *, round_trip: bool
 ) -> list[list[np.ndarray]]:
     """Translations in the order of the pictures, and what they are brought back to."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, picture in enumerate(pictures):
-        size = translator.padded_size(picture.shape[0], picture.shape[1])
-        groups.setdefault(size, []).append(index)
     made: list[dict[int, np.ndarray]] = [{} for _ in range(1 + round_trip)]
 
-    def batches() -> Iterator[Callable[[], None]]:
-        for (height, width), members in groups.items():
-            most = max(1, min(_MOST, _PIXELS // (height * width)))
-            fill = translator.batch_for(height, len(members), most)
-            for first in range(0, len(members), fill):
-                chosen = members[first : first + fill]
-                prepared = [translator.prepare(pictures[i]) for i in chosen]
-                outputs = translator.apply(prepared, fill=fill, round_trip=round_trip)
+    def computed() -> Iterator[tuple[list[int], list[Prepared], list[Any]]]:
+        sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+        for fill, chosen in batches(translator, sizes, _most):
+            prepared = [translator.prepare(pictures[i]) for i in chosen]
+            yield chosen, prepared, translator.apply(prepared, fill=fill, round_trip=round_trip)
 
-                def collect(chosen=chosen, prepared=prepared, outputs=outputs) -> None:
-                    for results, output in zip(made, outputs, strict=True):
-                        finished = map(finish, prepared, np.asarray(output))
-                        results.update(zip(chosen, finished, strict=True))
-
-                yield collect
-
-    # One batch is computed while the one before is finished.
-    waiting: deque[Callable[[], None]] = deque()
-    for collect in batches():
-        waiting.append(collect)
-        if len(waiting) > 1:
-            waiting.popleft()()
-    while waiting:
-        waiting.popleft()()
+    for chosen, prepared, outputs in ahead(computed(), 1):
+        for results, output in zip(made, outputs, strict=True):
+            finished = map(finish, prepared, np.asarray(output))
+            results.update(zip(chosen, finished, strict=True))
     return [[results[i] for i in range(len(pictures))] for results in made]
+
+
+def _most(height: int, width: int) -> int:
+    return max(1, min(_PICTURES, _PIXELS // (height * width)))
 
 
 def save_sets(sets: Sets, folder: Path) -> None:
     """Writes FOLDER/KIND/NAME.png, real ones as well; UserError where they cannot be written."""
     for kind, (pictures, names) in sets.items():
-        (folder / kind).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / kind)
         for picture, name in zip(pictures, names, strict=True):
             write_image(folder / kind / f"{name}.png", picture)
 
