@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
     if jax.process_index() != 0:
         logging.set_verbosity(logging.WARNING)
     config_lib.check(config)
+    devices.check_split(config)
 
     # Only now, for it takes seconds to load. It writes event files and reads published sets; the
     # GPU's memory is JAX's.

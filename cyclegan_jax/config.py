@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from configs import default
 from cyclegan_jax.data import DATA_CHOICES, published
-from cyclegan_jax.devices import check_split
 from cyclegan_jax.discriminators import DISCRIMINATORS, check_discriminator_size
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.generators import GENERATORS, check_generator_size, has_blocks
@@ -199,7 +198,6 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             "config.evaluation.best chooses among figures: set evaluate_every_steps as well"
         )
-    check_split(config)
 
 
 def check_picture_size(config: ConfigDict, height: int, width: int) -> None:

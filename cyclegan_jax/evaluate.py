@@ -59,13 +59,17 @@ def main(arguments: list[str] | None = None) -> None:
     if given.pictures:
         evaluation = Evaluation(config)
         sets = read_sets(given.pictures, evaluation.real, evaluation.needs)
-        found = {str(given.pictures): evaluation.score(sets)}
-        print(figures.table({"figure": evaluation.score(sets)}))
+        scored = evaluation.score(sets)
+        found = {str(given.pictures): scored}
+        print(figures.table({"figure": scored}))
     else:
         found = {str(k): v for k, v in _evaluate_checkpoints(given, config).items()}
         print(figures.table(found))
     if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+        try:
+            given.json.write_text(json.dumps(found, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"--json {given.json}: cannot be written: {error.strerror}") from error
 
 
 def _configuration(given: argparse.Namespace) -> Any:
@@ -85,8 +89,6 @@ def _configuration(given: argparse.Namespace) -> Any:
                     f"--{name} is for runs on folders; this one is on {config.data.source}"
                 )
             config.data[name] = value
-    config.evaluate_every_steps = 1
-    config_lib.check(config)
     return config
 
 

@@ -1,4 +1,4 @@
-"""What a run shows of itself: metrics, samples, and figures against a known truth."""
+"""What a run shows of itself: metrics, samples and figures."""
 
 import datetime
 import time

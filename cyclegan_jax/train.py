@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.devices import check_split
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluators import Evaluation, is_better
 from cyclegan_jax.interrupt import InterruptedRun, StopRequest
@@ -48,6 +49,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         InterruptedRun: after SIGINT or SIGTERM, once the state is saved.
     """
     config_lib.check(config)
+    check_split(config)
     jax.config.update("jax_enable_x64", config.precision == "float64")
     check_workdir(config, workdir)
     train_a, train_b = data.load_sources(config.data, "train")

@@ -1,6 +1,7 @@
 """Figures of trained models: the same from a checkpoint, in training and from saved pictures."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -55,6 +56,18 @@ def test_checkpoints_as_a_curve(run, tmp_path, capsys):
     events = EventAccumulator(str(run), size_guidance={"tensors": 0})
     events.Reload()
     assert [event.step for event in events.Tensors("b_to_a/psnr")] == [3, 5]
+
+
+def test_how_it_was_trained_does_not_matter(run, tmp_path):
+    """Settings of a run that would stop a training here do not stop an evaluation."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    config = config_lib.read_json(run / "config.json")
+    config.batch_size, config.micro_batches, config.steps_per_dispatch = 3, 2, 7
+    config.init_from = "gone"
+    (copied / "config.json").write_text(config_lib.to_json(config))
+    evaluate.main(["--workdir", str(copied)])
+    evaluate.main(["--workdir", str(run)])
+    assert stored(copied, 5) == stored(run, 5)
 
 
 def test_saved_pictures_give_the_same_figures(run, tmp_path, capsys):

@@ -11,6 +11,7 @@ from tensorboard.util import tensor_util
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.data import Feed, feed
+from cyclegan_jax.devices import check_split
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.train import train
 
@@ -129,4 +130,5 @@ def test_what_cannot_be_split(config, fields, expected):
     config.update_from_flattened_dict(fields)
     with pytest.raises(UserError, match=expected) as caught:
         config_lib.check(config)
+        check_split(config)
     assert "\n" not in str(caught.value)
