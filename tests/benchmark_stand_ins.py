@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.forms import Form
+from benchmarks.forms import Form, parse_forms
 from benchmarks.grid import Cell, Prepared
+
+OURS, TORCH, OURS16 = parse_forms("ours_float32,torch_float32,ours_bfloat16")
 
 
 class Clock:

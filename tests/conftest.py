@@ -31,6 +31,7 @@ SLOW = (
     "test_recipes.py",
     "test_parity.py",
     "test_devices.py",
+    "test_work_directories.py",
     "test_mistakes.py",
     "test_torch_weights.py",
     "test_step.py",
@@ -41,6 +42,7 @@ SLOW = (
     "test_accumulation.py",
     "test_app.py",
     "test_gallery.py",
+    "test_benchmark_grid.py",
 )
 
 

@@ -1,44 +1,28 @@
 """Galleries: what is on the page is what the model makes and the run has logged; nothing else."""
 
-import base64
-import io
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from cyclegan_jax import data, gallery_curves, gallery_page, images
+from cyclegan_jax import data, images
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.figures import write_figures
-from cyclegan_jax.gallery import find_translations, main
-from cyclegan_jax.gallery_curves import Curve, plots, read_events, split_name
+from cyclegan_jax.gallery import main
+from cyclegan_jax.gallery_curves import Curve, read_events
 from cyclegan_jax.inference import Translator
 from tests.browser import browser_page
+from tests.gallery_pictures import decoded, noise
 from tests.translators import save_run
 
 ROOT = Path(__file__).parent.parent
-RNG = np.random.default_rng(0)
 NASTY = '<b>&"x.png'
 FIGURES = {
     0: {"a_to_b/mean_iou": 0.25, "b_to_a/mean_iou": 0.5},
     5: {"a_to_b/mean_iou": 0.75, "b_to_a/mean_iou": 0.625, "b_to_a/psnr": 21.5},
 }
-
-
-def noise(height, width, channels=3, dtype=np.uint8):
-    return RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
-
-
-def decoded(address):
-    """The picture in a `data:` address, as Pillow reads it."""
-    kind, text = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", address).groups()
-    image = Image.open(io.BytesIO(base64.b64decode(text)))
-    assert image.format.lower() == kind
-    return np.asarray(image)
 
 
 @pytest.fixture(scope="module")
@@ -109,104 +93,6 @@ def test_an_event_file_that_breaks_off_is_read_until_there(run, tmp_path):
     assert set(counts) >= {0, 1, 4}
     path.write_bytes(whole[:-1] + bytes(range(256)))
     assert read_events(tmp_path, ["generators/cycle_b"])
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("a_to_b/mean_iou", ("mean iou", "A to B")),
-        ("b_to_a/kid", ("kid", "B to A")),
-        ("generators/adversarial_ba", ("generators: adversarial", "B to A")),
-        ("generators/cycle_a", ("generators: cycle", "A")),
-        ("discriminators/b", ("discriminators", "B")),
-        ("cycle_b/psnr", ("cycle: psnr", "B")),
-        ("learning_rate", ("learning rate", "")),
-    ],
-)
-def test_names_are_split(name, expected):
-    """What is measured, and of which domain or direction."""
-    assert split_name(name) == expected
-
-
-def test_small_pictures_are_embedded_as_they_are():
-    """8 bits exactly, with any channels; 16 bits scaled to 8."""
-    for channels in (1, 2, 3, 4):
-        picture = noise(11, 7, channels)
-        address, size = gallery_page.embed(picture)
-        assert size == (11, 7)
-        assert np.array_equal(decoded(address).reshape(picture.shape), picture)
-        deep = noise(11, 7, channels, np.uint16)
-        expected = np.rint(deep / 257).reshape(deep.shape)
-        assert np.array_equal(decoded(gallery_page.embed(deep)[0]).reshape(deep.shape), expected)
-
-
-def test_large_pictures_are_reduced():
-    """To the longest side, in proportion; means of blocks stay; the size is told."""
-    blocks = noise(4, 8)
-    picture = np.kron(blocks, np.ones((384, 384, 1), np.uint8))
-    address, size = gallery_page.embed(picture)
-    assert size == (384, 768)
-    shown = decoded(address)
-    assert shown.shape == (384, 768, 3)
-    assert np.abs(shown[48::96, 48::96].astype(int) - blocks).max() <= 2
-    assert gallery_page.about(picture) == "3072 × 1536, shown reduced"
-    assert len(gallery_page.embed(noise(600, 600))[0]) < 1_000_000  # as PNG: 1.44 MB
-
-
-def test_a_plot_holds_no_address_and_no_name_twice():
-    """Two plots in one page have no ids in common; their curves go through the points."""
-    svgs = plots(
-        {"x/one_a": Curve([0, 10], [0, 1]), "x/one_b": Curve([0, 10], [1, 3]), "y": Curve([1], [2])}
-    )
-    assert list(svgs) == ["x: one", "y"]
-    ids = [re.findall(r'id="([^"]+)"', svg) for svg in svgs.values()]
-    assert len(set(sum(ids, []))) == len(sum(ids, []))
-    for svg in svgs.values():
-        assert "://" not in svg
-        assert not re.search("#0[1-4]0", svg)
-    assert 'aria-label="x: one over steps: A 1 at step 10, B 3 at step 10"' in svgs["x: one"]
-    # Height falls as values rise: A from 0 to 1, B from 1 to 3, in one scale.
-    lines = {
-        colour: [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
-        for path, colour in re.findall(
-            r'<path d="([^"]+)"[^>]*stroke: var\(--(first|second)\)', svgs["x: one"]
-        )
-        if path.count("L") == 1 and len(set(re.findall(r"[ML] \S+ (\S+)", path))) == 2
-    }
-    (a0, a1), (b0, b1) = lines["first"], lines["second"]
-    assert b0 == pytest.approx(a1, abs=1e-4)
-    assert (b0 - b1) / (a0 - a1) == pytest.approx(2, rel=1e-4)
-
-
-def test_without_matplotlib_it_says_what_to_install(monkeypatch):
-    """One line with the command."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match="pip install 'matplotlib"):
-        gallery_curves.plot("x", {"": Curve([1], [1])})
-
-
-def test_translations_are_found(tmp_path):
-    """By name, with another format, with what is brought back; of inputs named _back, not."""
-    source, output = tmp_path / "in", tmp_path / "in" / "out"
-    output.mkdir(parents=True)
-    for name in ("a.png", "a_back.png", "b.jpg", "c.png", "d.png"):
-        images.write_image(source / name, noise(8, 8))
-    for name in ("a.png", "a_back.png", "b.webp", "b_back.webp", "c.png", "c_side_by_side.png"):
-        images.write_image(output / name, noise(8, 8))
-    found = [
-        (picture.name, made and made.name, back and back.name)
-        for picture, made, back in find_translations(source, output)
-    ]
-    assert found == [
-        ("a.png", "a.png", None),
-        ("a_back.png", "a_back.png", None),
-        ("b.jpg", "b.webp", "b_back.webp"),
-        ("c.png", "c.png", None),
-        ("d.png", None, None),
-    ]
-    assert [made for _, made, _ in find_translations(source / "c.png", output)] == [
-        output / "c.png"
-    ]
 
 
 def test_pages_name_no_address(page_of_run, translation, tmp_path):
