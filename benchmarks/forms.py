@@ -3,7 +3,8 @@
 A name is a base and modifiers, as in `ours_bfloat16+steps8` or `torch_tf32+compile`:
 
     ours_float32, ours_bfloat16    with +stepsN (updates handed over at a time), +remat, +microN
-                                   (micro-batches; +micro alone: of one pair each)
+                                   (micro-batches; +micro alone: of one pair each; without:
+                                   by itself, one pair each on a CPU, one batch on a GPU)
     torch_float32                  PyTorch, eager, in true float32
     torch_tf32                     in float32 that a GPU's tensor cores may round, as JAX's are
     torch_bfloat16                 autocast; with +channels_last in that layout
@@ -45,7 +46,7 @@ class Form:
         graphs: likewise, and replayed from CUDA graphs.
         steps: of our updates, how many are handed over at a time.
         remat: ours, with layers recomputed for gradients.
-        micro_batches: ours; 0 for as many as there are pairs.
+        micro_batches: ours; 0 for as many as there are pairs, None for as many as it takes.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Form:
     graphs: bool = False
     steps: int = 1
     remat: bool = False
-    micro_batches: int = 1
+    micro_batches: int | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -70,7 +71,7 @@ class Form:
     @property
     def is_of_training(self) -> bool:
         """Whether it says something that only updates can do."""
-        return self.steps > 1 or self.remat or self.micro_batches != 1
+        return self.steps > 1 or self.remat or self.micro_batches is not None
 
     def multiplied_in(self, device: str) -> str:
         """The precision of its products: JAX's of float32, too, are rounded on a GPU."""

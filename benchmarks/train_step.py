@@ -162,7 +162,7 @@ def compare_memory(args: argparse.Namespace, task: Updates) -> None:
         for size in args.sizes
         for batch in args.batches
         for form in args.forms
-        if batch > 1 or form.micro_batches == 1  # a single pair cannot be split
+        if batch > 1 or form.micro_batches is None  # a single pair cannot be split
     ]
     results = run_grid(
         partial(measure_memory, task),

@@ -16,8 +16,9 @@ def get_config() -> ConfigDict:
     # Pairs per update over all devices together; the original trains with 1.
     c.batch_size = 1
     # Parts that a device's pairs go through the networks in, one after the other: less memory for
-    # the same update. A device's pairs must be a multiple; not with batch norm.
-    c.micro_batches = 1
+    # the same update. A device's pairs must be a multiple; not with batch norm. Unset: one by one
+    # on CPUs, where that is fastest, and all at once elsewhere.
+    c.micro_batches = config_dict.placeholder(int)
     # Updates handed to the devices at a time. More keep a GPU busy where updates are short;
     # schedules count in multiples of it.
     c.steps_per_dispatch = 1

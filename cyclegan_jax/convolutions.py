@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax import winograd
+from cyclegan_jax import products, winograd
 
 Form = Literal["direct", "cpu"]
 PadMode = Literal["zero", "reflect"]
@@ -32,6 +32,8 @@ _NO_PADDING: Padding = ((0, 0), (0, 0))
 # Up to this many channels a matrix product cannot fill the vector units.
 _FEW = 4
 _BLOCK = (2, 4)
+# Up to this many products gradients are left to XLA's convolutions, which compile faster.
+SMALL = 2**22
 
 
 class Geometry(NamedTuple):
@@ -176,9 +178,11 @@ def _spread(geometry: Geometry, y: jax.Array, kernel: jax.Array) -> jax.Array:
         if _suits_winograd(*kernel.shape):
             return winograd.correlate_turned(y, kernel)
         return _correlate_closely(y, kernel[::-1, ::-1].swapaxes(2, 3))
-    shape = jax.ShapeDtypeStruct((y.shape[0], *pixels, kernel.shape[2]), y.dtype)
-    (x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), shape)(y)
-    return x
+    if _is_small(y, kernel.size // kernel.shape[3]):
+        shape = jax.ShapeDtypeStruct((y.shape[0], *pixels, kernel.shape[2]), y.dtype)
+        (x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), shape)(y)
+        return x
+    return products.spread(y, kernel, padding, pixels)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -190,16 +194,17 @@ def _weigh(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.einsum("bhwi,bhwo->io", _padded(x, *padding), y)[None, None]
     if stride == 1 and _suits_winograd(*window, channels_in, channels_out):
         return winograd.weigh(_padded(x, *padding), y)
+    x = _padded(x, *padding)
+    if _is_small(y, window[0] * window[1] * channels_in):
+        shape = jax.ShapeDtypeStruct((*window, channels_in, channels_out), x.dtype)
+        (kernel,) = jax.linear_transpose(lambda k: _plain(x, k, stride, _NO_PADDING), shape)(y)
+        return kernel
     if stride == 1 and channels_out <= _FEW < channels_in:
         # The same sums with the two arrays exchanged: few inputs are faster than few outputs.
         rows, columns = ((k - 1, k - 1) for k in window)
-        x, y = _padded(y, rows, columns), _padded(x, *padding)
-        if channels_out == 1:
-            kernel = _weigh_by_columns(x, y, window)
-        else:
-            kernel = _plain_weigh(x, y, window, 1, _NO_PADDING)
+        kernel = products.weigh(_padded(y, rows, columns), x, window, 1)
         return kernel[::-1, ::-1].swapaxes(2, 3)
-    return _plain_weigh(x, y, window, stride, padding)
+    return products.weigh(x, y, window, stride)
 
 
 def _correlate_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> tuple:
@@ -267,24 +272,9 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> ja
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
 
 
-def _plain_weigh(
-    x: jax.Array, y: jax.Array, window: tuple[int, int], stride: int, padding: Padding
-) -> jax.Array:
-    shape = jax.ShapeDtypeStruct((*window, x.shape[3], y.shape[3]), x.dtype)
-    (kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride, padding), shape)(y)
-    return kernel
-
-
-def _weigh_by_columns(x: jax.Array, y: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """`_plain_weigh` for one input channel, which XLA would do on one core, as a product."""
-    height, width, channels_out = y.shape[1:]
-    columns = [
-        x[:, i : i + height, j : j + width, 0].reshape(-1)
-        for i in range(window[0])
-        for j in range(window[1])
-    ]
-    products = jnp.stack(columns) @ y.reshape(-1, channels_out)
-    return products.reshape(*window, 1, channels_out)
+def _is_small(y: jax.Array, products_each: int) -> bool:
+    """Whether outputs y, each a sum of so many products, are soon done in any form."""
+    return isinstance(y.size, int) and y.size * products_each <= SMALL
 
 
 def _suits_winograd(height: int, width: int, channels_in: int, channels_out: int) -> bool:

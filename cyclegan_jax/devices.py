@@ -127,13 +127,29 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
+def micro_batches(config: Any, pairs: int) -> int:
+    """In how many parts so many pairs of a device go through the networks.
+
+    Unless configured, one by one on CPUs, whose caches hold little more than that, and all at once
+    elsewhere.
+    """
+    if config.micro_batches is not None:
+        return config.micro_batches
+    return pairs if jax.default_backend() == "cpu" and not _has_batch_norm(config) else 1
+
+
+def _has_batch_norm(config: Any) -> bool:
+    return "batch" in (config.generator.norm, config.discriminator.norm)
+
+
 def check_split(config: Any) -> None:
     """Raises UserError where a batch, or a schedule, cannot be split as configured.
 
     Args:
         config: see `configs/default.py`.
     """
-    devices, parts, updates = jax.device_count(), config.micro_batches, config.steps_per_dispatch
+    devices, updates = jax.device_count(), config.steps_per_dispatch
+    parts = config.micro_batches or 1
     if config.batch_size % devices:
         raise UserError(
             f"config.batch_size is {config.batch_size}; it must be a multiple of the {devices} "
@@ -144,7 +160,7 @@ def check_split(config: Any) -> None:
             f"config.micro_batches is {parts}; it must divide the {config.batch_size // devices} "
             "pairs of a device"
         )
-    if parts > 1 and "batch" in (config.generator.norm, config.discriminator.norm):
+    if parts > 1 and _has_batch_norm(config):
         raise UserError(
             f"config.micro_batches is {parts}, but batch norm needs the batch in one; set it to 1, "
             "or choose another norm"

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cyclegan_jax import history, images
+from cyclegan_jax.devices import micro_batches
 from cyclegan_jax.layers import Share
 from cyclegan_jax.objectives import (
     Batch,
@@ -73,9 +74,8 @@ def train_step(
     )
     rate = learning_rate(config, state.step, pairs_per_epoch)
 
-    in_micro_batches = functools.partial(
-        _in_micro_batches, config=config, share=Share(axis_name, parts=config.micro_batches)
-    )
+    share = Share(axis_name, parts=micro_batches(config, pairs=len(real["a"])))
+    in_micro_batches = functools.partial(_in_micro_batches, config=config, share=share)
 
     def update(name: str, state: TrainState, loss: Callable[..., Any], names: Any, *given: Any):
         """One step of Adam on the networks `names`; the state, metrics, and what `loss` adds."""

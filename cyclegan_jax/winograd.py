@@ -10,12 +10,19 @@ The places are 16 separate products and not one batched one: stacking their oper
 in XLA's order of execution it drives them out of the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from cyclegan_jax.pieces import Piece, over_pieces
+
 Matrix = Sequence[Sequence[float]]
+Carry = TypeVar("Carry")
+
+# Bytes of inputs and outputs in a piece: a picture of 64x64 with 256 channels is one.
+PIECE = 9 * 2**20
 
 # Written for one direction: outputs = OUTPUTS @ ((KERNEL @ kernel) * (INPUTS @ tile)).
 INPUTS: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -40,30 +47,55 @@ def correlate_turned(y: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def weigh(x: jax.Array, y: jax.Array) -> jax.Array:
     """The gradient of `correlate` for its kernel, from x and the cotangent y of the output."""
-    _, height, width, channels = y.shape
-    y = _extended(y, height + height % 2, width + width % 2)
-    blocks = [[y[:, i::2, j::2].reshape(-1, channels) for j in range(2)] for i in range(2)]
-    tiles = zip(_tiles(x), _transform(_transposed(OUTPUTS), blocks), strict=True)
-    places = [x_tile.T @ y_tile for x_tile, y_tile in tiles]
-    kernel = jnp.stack(_transform(_transposed(KERNEL), _in_fours(places)))
-    return kernel.reshape(3, 3, *kernel.shape[1:])
+    x, y = _extended(x, y.shape[1], y.shape[2], 2), _extended(y, y.shape[1], y.shape[2], 0)
+    channels_in, channels_out = x.shape[3], y.shape[3]
+
+    def add(totals: list, piece: Piece) -> list:
+        tiles, part = _tiles(piece.of(x, 2, more=2)), piece.of(y, 2)
+        blocks = [[part[:, i::2, j::2] for j in range(2)] for i in range(2)]
+        cotangents = [
+            place.reshape(-1, channels_out) for place in _transform(_transposed(OUTPUTS), blocks)
+        ]
+        pairs = zip(totals, tiles, cotangents, strict=True)
+        return [total + tile.T @ cotangent for total, tile, cotangent in pairs]
+
+    totals = [jnp.zeros((channels_in, channels_out), x.dtype)] * 16
+    totals = _over_pieces(add, totals, x, y)
+    kernel = jnp.stack(_transform(_transposed(KERNEL), _in_fours(totals)))
+    return kernel.reshape(3, 3, channels_in, channels_out)
 
 
 def _correlate(x: jax.Array, weights: Sequence[jax.Array]) -> jax.Array:
-    batch, height, width = x.shape[0], x.shape[1] - 2, x.shape[2] - 2
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    places = [tile @ weight for tile, weight in zip(_tiles(x), weights, strict=True)]
-    places = [place.reshape(batch, rows, columns, place.shape[1]) for place in places]
-    blocks = _transform(OUTPUTS, _in_fours(places))
-    y = jnp.stack([jnp.stack(blocks[:2], 3), jnp.stack(blocks[2:], 3)], 2)
-    return y.reshape(batch, 2 * rows, 2 * columns, y.shape[5])[:, :height, :width]
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    x = _extended(x, height, width, 2)
+
+    def write(y: jax.Array, piece: Piece) -> jax.Array:
+        places = [
+            (tile @ weight).reshape(piece.pictures, piece.rows, -1, y.shape[3])
+            for tile, weight in zip(_tiles(piece.of(x, 2, more=2)), weights, strict=True)
+        ]
+        blocks = _transform(OUTPUTS, _in_fours(places))
+        pairs = jnp.stack([jnp.stack(blocks[:2], 3), jnp.stack(blocks[2:], 3)], 2)
+        return piece.put(y, pairs.reshape(piece.pictures, 2 * piece.rows, *y.shape[2:]), 2)
+
+    shape = (x.shape[0], x.shape[1] - 2, x.shape[2] - 2, weights[0].shape[1])
+    y = jnp.zeros(shape, x.dtype)
+    return _over_pieces(write, y, x, y)[:, :height, :width]
+
+
+def _over_pieces(body: Callable[..., Carry], carry: Carry, x: jax.Array, y: jax.Array) -> Carry:
+    """Over rows of tiles: of inputs x that are extended, and outputs like y."""
+    row_size = 2 * (x[0, 0].size + y[0, 0].size) * x.dtype.itemsize
+    pictures, height = y.shape[:2]
+    return over_pieces(
+        body, carry, pictures=pictures, rows=height // 2, row_size=row_size, most=PIECE
+    )
 
 
 def _tiles(x: jax.Array) -> list[jax.Array]:
     """The 16 places of all transformed tiles of x, each [B * rows * columns, in]."""
-    # As `_correlate` counts them: an export's symbols are not known to be equal otherwise.
-    rows, columns = ((n - 2 + 1) // 2 for n in x.shape[1:3])
-    x = _extended(x, 2 * rows + 2, 2 * columns + 2)
+    # Counted so that an export's symbols are known to be equal.
+    rows, columns = ((n - 2) // 2 for n in x.shape[1:3])
     grid = [
         [x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for j in range(4)]
         for i in range(4)
@@ -92,6 +124,9 @@ def _in_fours(places: Sequence[jax.Array]) -> list[Sequence[jax.Array]]:
     return [places[i : i + 4] for i in range(0, 16, 4)]
 
 
-def _extended(x: jax.Array, height: int, width: int) -> jax.Array:
-    """X with zero rows and columns appended up to the given size."""
-    return jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
+def _extended(x: jax.Array, height: int, width: int, more: int) -> jax.Array:
+    """X with zero rows and columns appended, to `height` and `width` made even and some more."""
+    rows, columns = (
+        n + n % 2 + more - m for n, m in zip((height, width), x.shape[1:3], strict=True)
+    )
+    return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))

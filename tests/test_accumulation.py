@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cyclegan_jax.devices import micro_batches
 from cyclegan_jax.generators import ResNetGenerator, UNetGenerator
 from cyclegan_jax.layers import Share, Style
 from cyclegan_jax.objectives import discriminator_loss
@@ -21,7 +22,7 @@ def _float64():
 
 def run(at_a_time=1, remat=False, **changes):
     """State and metrics after ten updates with dropout."""
-    config = smallest.get_config(dropout=0.5, **changes)
+    config = smallest.get_config(dropout=0.5, **{"micro_batches": 1} | changes)
     config.generator.remat = remat
     state = smallest.start_state(config)
     batches = smallest.make_batches(config)
@@ -38,6 +39,19 @@ def plain():
 def test_micro_batches_equal_the_batch(plain):
     """Four of one pair each: gradients, dropout's masks, pools and metrics are the batch's."""
     smallest.assert_agree(plain, run(micro_batches=4))
+
+
+def test_micro_batches_that_nobody_asked_for(monkeypatch):
+    """On a CPU pair by pair, but not with batch norm; all at once on a GPU."""
+    config = smallest.get_config()
+    assert micro_batches(config, 4) == 4
+    config.generator.norm = "batch"
+    assert micro_batches(config, 4) == 1
+    config.generator.norm = "instance"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert micro_batches(config, 4) == 1
+    config.micro_batches = 2
+    assert micro_batches(config, 4) == 2
 
 
 def test_steps_in_one_dispatch_equal_steps(plain):

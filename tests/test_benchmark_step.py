@@ -176,7 +176,7 @@ def test_options_of_a_form_are_those_of_the_configuration():
     assert (config.precision, config.batch_size, config.micro_batches) == ("bfloat16", 4, 4)
     assert config.generator.remat and config.steps_per_dispatch == 8
     config = Updates().config(Cell(64, 4), TORCH)
-    assert (config.micro_batches, config.generator.remat) == (1, False)
+    assert (config.micro_batches, config.generator.remat) == (None, False)
 
 
 def test_forms_are_what_their_names_say():

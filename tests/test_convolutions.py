@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from cyclegan_jax import convolutions
 from cyclegan_jax.convolutions import convolve, convolve_transposed, normalise
 
-FORMS = ("direct", "cpu")
+FORMS = ("direct", "cpu", "cpu, large")
 ONE = ((1, 1), (1, 1))
 NONE = ((0, 0), (0, 0))
 
@@ -38,6 +39,15 @@ CONVOLUTIONS = [
 # kernel, crop
 TRANSPOSED = [(3, (1, 0)), (3, (0, 1)), (3, (0, 0)), (3, (1, 1)), (3, (1, -3)), (4, (1, 1))]
 TRANSPOSED += [(4, (0, 0)), (4, (1, 2)), (4, (2, -1))]
+
+
+@pytest.fixture
+def form(request, monkeypatch):
+    """One of `FORMS`; what is done for large arrays is done for small ones as well."""
+    form, *large = request.param.split(", ")
+    if large:
+        monkeypatch.setattr(convolutions, "SMALL", 0)
+    return form
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +109,7 @@ def assert_same_to_second_order(ours, theirs, *arrays):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-11 * max(1.0, np.abs(want).max()))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize(
     ("size", "stride", "padding", "pad_mode", "height", "width", "channels_in", "channels_out"),
     CONVOLUTIONS,
@@ -116,7 +126,7 @@ def test_convolve_is_pytorchs(
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize(("size", "crop"), TRANSPOSED)
 def test_transposed_is_pytorchs(form, size, crop):
     """Odd and even kernels; a negative crop appends zeros."""

@@ -10,8 +10,18 @@ PACKAGE = ROOT / "cyclegan_jax"
 
 # Lowest first; a module imports from floors below its own alone.
 FLOORS = [
-    {"errors", "winograd", "interrupt"},
-    {"command", "devices", "best", "figures", "convolutions", "torch_pickle", "torch_names"},
+    {"errors", "pieces", "interrupt"},
+    {
+        "winograd",
+        "products",
+        "command",
+        "devices",
+        "best",
+        "figures",
+        "torch_pickle",
+        "torch_names",
+    },
+    {"convolutions"},
     {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation", "bands"},
