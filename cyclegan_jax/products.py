@@ -4,6 +4,8 @@ XLA's CPU backend, given the same sums as convolutions, has to dilate arrays or 
 large as a picture: up to three times slower, thirty times where it happens inside a loop.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -43,7 +45,8 @@ def weigh(x: jax.Array, y: jax.Array, window: tuple[int, int], stride: int) -> j
         return total + jnp.concatenate(products)
 
     total = jnp.zeros((window[0] * window[1] * channels_in, channels_out), x.dtype)
-    row_size = (stride * x[0, 0].size + y[0, 0].size) * x.dtype.itemsize
+    values = stride * math.prod(x.shape[2:]) + math.prod(y.shape[2:])
+    row_size = values * x.dtype.itemsize
     total = over_pieces(add, total, pictures=pictures, rows=height, row_size=row_size, most=PIECE)
     return total.reshape(*window, channels_in, channels_out)
 
@@ -97,7 +100,7 @@ def spread(
         return piece.put(x, pairs.reshape(piece.pictures, 2 * piece.rows, *x.shape[2:]), 2)
 
     x = jnp.zeros((y.shape[0], 2 * half_height, 2 * half_width, channels_in), y.dtype)
-    row_size = (y[0, 0].size + 2 * x[0, 0].size) * y.dtype.itemsize
+    row_size = (math.prod(y.shape[2:]) + 2 * math.prod(x.shape[2:])) * y.dtype.itemsize
     x = over_pieces(write, x, pictures=x.shape[0], rows=half_height, row_size=row_size, most=PIECE)
     return x[:, : pixels[0], : pixels[1]]
 

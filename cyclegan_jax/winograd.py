@@ -10,6 +10,7 @@ The places are 16 separate products and not one batched one: stacking their oper
 in XLA's order of execution it drives them out of the cache.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -85,7 +86,8 @@ def _correlate(x: jax.Array, weights: Sequence[jax.Array]) -> jax.Array:
 
 def _over_pieces(body: Callable[..., Carry], carry: Carry, x: jax.Array, y: jax.Array) -> Carry:
     """Over rows of tiles: of inputs x that are extended, and outputs like y."""
-    row_size = 2 * (x[0, 0].size + y[0, 0].size) * x.dtype.itemsize
+    row_size = 2 * math.prod(x.shape[2:]) * x.dtype.itemsize
+    row_size += 2 * math.prod(y.shape[2:]) * y.dtype.itemsize
     pictures, height = y.shape[:2]
     return over_pieces(
         body, carry, pictures=pictures, rows=height // 2, row_size=row_size, most=PIECE
