@@ -1,0 +1,50 @@
+"""Where memory does not suffice, one line says so and what would help; the allocator is real."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from cyclegan_jax import command
+
+ROOT = Path(__file__).parent.parent
+
+# A petabyte, which no machine's address space holds.
+TOO_MANY = 2**48
+
+# Runs main.py with a training loop that asks for all that.
+TRAINING = f"""
+import runpy, sys
+import jax.numpy as jnp
+from cyclegan_jax import train
+
+train.train = lambda config, workdir: jnp.ones({TOO_MANY}).block_until_ready()
+sys.argv = ["main.py", *sys.argv[1:]]
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+def test_training(tmp_path):
+    arguments = ["--config=tests/tiny.py", f"--workdir={tmp_path / 'run'}"]
+    program = [sys.executable, "-c", TRAINING, *arguments]
+    result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: an update does not fit into memory: raise micro_batches")
+    assert "Traceback" not in result.stderr
+
+
+def test_other_programs():
+    with pytest.raises(SystemExit) as leaving:
+        command.run(lambda: jnp.ones(TOO_MANY).block_until_ready(), "give --tile")
+    assert leaving.value.code == "error: give --tile"
+
+
+def test_other_failures_keep_their_traceback():
+    def fail() -> None:
+        raise FloatingPointError("of the program's own")
+
+    with pytest.raises(FloatingPointError):
+        command.run(fail, "give --tile")
