@@ -9,7 +9,6 @@ import logging as standard_logging
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -52,7 +51,18 @@ def main(argv: list[str]) -> None:
     from cyclegan_jax.train import train
 
     tf.config.set_visible_devices([], "GPU")
-    train(config, Path(flags.FLAGS.workdir))
+    train(config, command.path(flags.FLAGS.workdir))
+
+
+def save_memory() -> str:
+    """What helps where an update does not fit."""
+    smaller = "lower batch_size, data.crop_size or generator.width"
+    if jax.default_backend() == "cpu":  # pairs go one by one by themselves, and remat saves nothing
+        return f"{smaller}; micro_batches, where it is set, is best left unset"
+    return (
+        "raise micro_batches (the same update in parts), set generator.remat=True or "
+        f"precision=bfloat16, or {smaller}"
+    )
 
 
 def quieten_libraries() -> None:
@@ -90,11 +100,7 @@ if __name__ == "__main__":
         devices.leave(f"error: {error}")
     except Exception as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and command.lacks_memory(error):
-            devices.leave(
-                "error: an update does not fit into memory: raise micro_batches (the same update "
-                "in parts), set generator.remat=True or precision=bfloat16, or lower batch_size, "
-                "data.crop_size or generator.width"
-            )
+            devices.leave(f"error: an update does not fit into memory: {save_memory()}")
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()

@@ -2,8 +2,8 @@
 
     python main.py --config configs/quickstart.py --workdir runs/quickstart
 
-About three minutes on two CPU cores. At the end a table compares the start, the end and what
-generators would score that change nothing; `runs/quickstart/samples` has the pictures.
+About three and a half minutes on two CPU cores. At the end a table compares the start, the end and
+what generators would score that change nothing; `runs/quickstart/samples` has the pictures.
 """
 
 from ml_collections import ConfigDict

@@ -157,7 +157,7 @@ def build_page(demonstration: Demonstration, title: str) -> Any:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.app", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="of a run")
+    add("--workdir", type=command.path, required=True, help="of a run")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets in the network")
     add("--port", type=int, default=7860)

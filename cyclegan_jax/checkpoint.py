@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import (
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import devices
 from cyclegan_jax.best import Best, KeptBest, read_best, write_best
+from cyclegan_jax.command import lacks_memory
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.state import TrainState
 
@@ -127,33 +128,41 @@ class Checkpoints:
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Ends Orbax's threads."""
-        self._manager.close()
+        """Ends Orbax's threads; after `wait` there is nothing that could fail."""
+        try:
+            self._manager.close()
+        except Exception as error:
+            logging.error("%s", self._failure(error))
 
     def restore(self, template: TrainState, config: ConfigDict) -> TrainState | None:
         """The newest state that can be read, on all devices; None where there never was one.
 
-        A damaged checkpoint is moved aside, to `damaged/STEP`, with a warning, and the one before
-        it is tried.
+        Where the newest is damaged the one before it is tried. Once one is read, those that could
+        not be are moved to `damaged/STEP`; where none is, all stay, for it may not be their fault.
 
         Args:
             template: a state, or the shapes of one, of this configuration.
             config: of the run that goes on.
 
         Raises:
-            UserError: for checkpoints of another architecture, or where all are damaged.
+            UserError: for checkpoints of another architecture, or where none can be read.
         """
-        steps = self.steps
+        steps, damaged = self.steps, list[int]()
         for step in reversed(steps):
             try:
-                return self.restore_step(step, template, config)
+                state = self.restore_step(step, template, config)
             except DamagedCheckpointError as error:
-                if self._read_only:
-                    logging.warning("%s; trying the one before", error)
-                else:
-                    logging.warning("%s; moved to %s", error, self._set_aside(step))
+                logging.warning("%s; trying the one before", error)
+                damaged.append(step)
+                continue
+            for other in damaged if not self._read_only else ():
+                logging.warning("checkpoint %d is moved to %s", other, self._set_aside(other))
+            return state
         if steps:
-            raise UserError(f"{self.folder}: none of its checkpoints {steps} can be read")
+            raise UserError(
+                f"{self.folder}: none of its checkpoints {steps} can be read; to start from "
+                "scratch choose another work directory"
+            )
         return None
 
     def restore_step(self, step: int, template: Any, config: ConfigDict) -> Any:
@@ -175,6 +184,8 @@ class Checkpoints:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             state = self._manager.restore(step, args=items)["state"]
         except Exception as error:
+            if lacks_memory(error):
+                raise
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
         return devices.of_this_process(state)
 
@@ -197,7 +208,7 @@ class Checkpoints:
         step = self._step(checkpoint)
         for candidate in reversed(self.steps) if step is None else (step,):
             try:
-                shapes = self._manager.item_metadata(candidate)["state"]
+                shapes = self._metadata(candidate)
                 state = self.restore_step(candidate, shapes, config)
                 average = (averaged and state.get("average")) or {}
                 return candidate, state["params"] | average
@@ -234,6 +245,17 @@ class Checkpoints:
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
         return config_lib.from_dict(values, where)
 
+    def _metadata(self, step: int) -> Any:
+        """The tree of a step's state, with shapes and types for arrays."""
+        try:
+            found = self._manager.item_metadata(step)["state"]
+            if found is None:
+                raise ValueError("its state is not there")
+        except Exception as error:
+            where = f"checkpoint {self.folder / str(step)}"
+            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
+        return found
+
     def _check_shapes(self, step: int, template: Any) -> None:
         """Raises UserError where arrays of the checkpoint have other shapes than the template's.
 
@@ -241,11 +263,7 @@ class Checkpoints:
         averages are kept.
         """
         where = f"checkpoint {self.folder / str(step)}"
-        try:
-            kept = _shapes(self._manager.item_metadata(step)["state"])
-        except Exception as error:
-            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        made = _shapes(template)
+        kept, made = _shapes(self._metadata(step)), _shapes(template)
         for name in sorted(kept.keys() | made.keys()):
             if kept.get(name) != made.get(name):
                 raise UserError(

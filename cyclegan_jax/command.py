@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -17,6 +18,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def path(text: str) -> Path:
+    """An argument that names a file or a folder; the shell leaves the ~ of --output=~/x to us."""
+    return Path(text).expanduser()
 
 
 def run(main: Callable[[], None], out_of_memory: str) -> None:

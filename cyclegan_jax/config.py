@@ -189,7 +189,7 @@ def _check_together(config: ConfigDict) -> None:
             f"config.data.crop_size is {config.data.crop_size}; it must be at most data.load_size, "
             f"{config.data.load_size}"
         )
-    if config.init_from and not (Path(config.init_from) / "checkpoints").is_dir():
+    if config.init_from and not (Path(config.init_from).expanduser() / "checkpoints").is_dir():
         raise UserError(
             f"config.init_from is {config.init_from!r}; the work directory of a run was expected, "
             "with checkpoints in it"

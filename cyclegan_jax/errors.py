@@ -1,4 +1,4 @@
-"""The one exception for mistakes in what the user gave: programs print its line and exit with 2."""
+"""The one exception for mistakes in what the user gave: programs print its line and exit with 1."""
 
 
 class UserError(Exception):

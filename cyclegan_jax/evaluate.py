@@ -24,23 +24,31 @@ from cyclegan_jax.translations import make_sets, read_sets, save_sets
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.evaluate", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="of a run")
+    add("--workdir", type=command.path, required=True, help="of a run")
     add(
         "--metrics",
         help=f"with commas between: {', '.join(METRICS)}; by default those of the run's "
         "configuration, or all that apply and need no other file",
     )
     add("--checkpoint", default="latest", help="latest (default), best, all, or steps with commas")
-    add("--test_a", metavar="FOLDERS", help="test pictures of A instead of the run's")
-    add("--test_b", metavar="FOLDERS", help="test pictures of B instead of the run's")
+    add("--test_a", metavar="FOLDERS", help="test pictures instead of the run's data.test_a")
+    add("--test_b", metavar="FOLDERS", help="test pictures instead of the run's data.test_b")
     add("--palette_a", metavar="P", help="segmentation: colours of A (a name or a file)")
     add("--palette_b", metavar="P", help="segmentation: colours of B (a name or a file)")
     add("--inception", metavar="FILE", help="fid, kid: weights, instead of fetching them once")
     add(
-        "--save", type=Path, metavar="FOLDER", help="keep the pictures: FOLDER/STEP/fake_b/NAME.png"
+        "--save",
+        type=command.path,
+        metavar="FOLDER",
+        help="keep the pictures: FOLDER/STEP/fake_b/NAME.png",
     )
-    add("--pictures", type=Path, metavar="FOLDER", help="with fake_b, fake_a, ... made before")
-    add("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    add(
+        "--pictures",
+        type=command.path,
+        metavar="FOLDER",
+        help="with fake_b, fake_a, ... made before; the figures are not added to the run's",
+    )
+    add("--json", type=command.path, metavar="FILE", help="write the figures there as well")
     return parser.parse_args(arguments)
 
 

@@ -20,7 +20,7 @@ from cyclegan_jax.images import to_8_bits
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.translations import REAL, Pictures, Sets, make_sets, real_sets
 
-# What `--metrics` and `config.metrics` choose from.
+# What `--metrics` and `config.evaluation.metrics` choose from.
 METRICS = ("truth", "cycle", "identity", "paired", "segmentation", "fid", "kid")
 
 # Last names of figures, and whether more is better. Those of classes end in _iou and _accuracy.

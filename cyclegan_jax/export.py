@@ -188,8 +188,13 @@ def _check_place(path: Path, *, overwrite: bool) -> None:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.export", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="of a run")
-    add("--output", type=Path, required=True, help="the file: .onnx, .stablehlo or .safetensors")
+    add("--workdir", type=command.path, required=True, help="of a run")
+    add(
+        "--output",
+        type=command.path,
+        required=True,
+        help="the file: .onnx, .stablehlo or .safetensors",
+    )
     add("--format", choices=FORMATS, help="by default what the file's suffix says")
     add("--direction", choices=DIRECTIONS, default="a_to_b")
     add("--checkpoint", default="latest", help="latest (default), best or a step")

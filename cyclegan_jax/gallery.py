@@ -27,10 +27,10 @@ _LABELS = ("input", "translated", "brought back")
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.gallery", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, help="of a run to show")
+    add("--workdir", type=command.path, help="of a run to show")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
-    add("--input", type=Path, help="a picture or a folder that was translated")
-    add("--translated", type=Path, help="folder with the translations")
+    add("--input", type=command.path, help="a picture or a folder that was translated")
+    add("--translated", type=command.path, help="folder with the translations")
     add(
         "--pictures",
         type=int,
@@ -38,7 +38,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help=f"how many to show, from the first; of a run "
         f"each way {_OF_A_RUN}, else {_OF_A_TRANSLATION}",
     )
-    add("--page", type=Path, metavar="FILE", help="default: gallery.html in the folder shown")
+    add(
+        "--page",
+        type=command.path,
+        metavar="FILE",
+        help="default: gallery.html in the folder shown",
+    )
     add("--overwrite", action="store_true", help="replace a page that is there")
     given = parser.parse_args(arguments)
     if (given.workdir is None) == (given.translated is None) or (

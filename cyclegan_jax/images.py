@@ -207,7 +207,7 @@ def write_image(path: str | os.PathLike, picture: np.ndarray) -> None:
     channels, deep = picture.shape[-1], picture.dtype == np.uint16
     check_writable(path, channels, deep=deep)
     # The suffix stays at the end, for Pillow; the dot in front hides it from folder sources.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
     try:
         try:
             if deep and channels > 1:

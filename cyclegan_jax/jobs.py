@@ -1,5 +1,7 @@
 """Files to be made of pictures by a translator: which, and making them."""
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -83,14 +85,16 @@ def plan_jobs(
                 target.with_name(f"{target.stem}_side_by_side.png") if side_by_side else None,
             )
         )
-    origins: dict[Path, Path] = {}
+    origins: dict[str, Path] = {}
     for job in jobs:
         for target in job.targets:
-            if target in origins:
-                raise UserError(f"{origins[target]} and {job.source} would both make {target}")
-            origins[target] = job.source
+            # Where the file system takes a.png and A.png for one.
+            key = str(target).casefold() if sys.platform == "darwin" else str(target)
+            if key in origins:
+                raise UserError(f"{origins[key]} and {job.source} would both make {target}")
+            origins[key] = job.source
     sources = {job.source.resolve() for job in jobs}
-    there = [target for target in origins if target.exists()]
+    there = [target for job in jobs for target in job.targets if target.exists()]
     for target in there:
         if target.resolve() in sources:
             raise UserError(f"--output {output}: {target} is a picture to translate")
@@ -149,7 +153,9 @@ def translate_jobs(translator: Translator, jobs: list[Job], count: Callable[[], 
             count()
         return result
 
-    with ThreadPoolExecutor(_THREADS) as readers, ThreadPoolExecutor(_THREADS) as writers:
+    with ThreadPoolExecutor(_THREADS) as writers, contextlib.ExitStack() as stack:
+        readers = ThreadPoolExecutor(_THREADS)
+        stack.callback(readers.shutdown, cancel_futures=True)  # ctrl-C does not wait for them
         measured = [(job, readers.submit(read_size, job.source)) for job in jobs]
         sizes = [(job, size) for job, future in measured if (size := settle(job, future))]
         given = [job for job, _ in sizes]

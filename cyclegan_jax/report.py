@@ -3,7 +3,6 @@
 import datetime
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +14,8 @@ from cyclegan_jax import config as config_lib
 from cyclegan_jax import data, figures, images
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluators import Evaluation, best_figure
-from cyclegan_jax.inference import Translator, translate
-from cyclegan_jax.state import TrainState, build_networks, count_parameters
+from cyclegan_jax.inference import Translator
+from cyclegan_jax.state import TrainState, count_parameters
 from cyclegan_jax.step import Batch, Metrics
 
 
@@ -41,7 +40,6 @@ class Report:
         self._writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self._is_writer, asynchronous=False
         )
-        self._networks = build_networks(config)
         self._num_steps = num_steps
         self._last_flush: tuple[int, float, float] | None = None
         self._profiling = False
@@ -111,30 +109,24 @@ class Report:
         """
         if not self._is_writer:
             return
-        params = _one_device(state.shown_params)
-        step = int(state.step)
-        self._strips(step, params, self._shown, "samples")
+        translator = Translator.of(self._config, state.shown_params, int(state.step))
+        self._strips(translator, self._shown, "samples")
         if self._config.sample_batch:
             first = {domain: batch[domain][: self._config.sample_pictures] for domain in ("a", "b")}
-            self._strips(step, params, first, "samples/batch")
+            self._strips(translator, first, "samples/batch")
 
-    def _strips(self, step: int, params: Any, shown: Batch, folder: str) -> None:
-        for source, target in (("a", "b"), ("b", "a")):
-            there, back = f"gen_{source}{target}", f"gen_{target}{source}"
+    def _strips(self, translator: Translator, shown: Batch, folder: str) -> None:
+        for name, there in (("a_to_b", translator), ("b_to_a", translator.reverse)):
             rows = []
-            for picture in shown[source]:
-                x = images.to_float(picture[None])
-                fake = self._apply(there, params, x)
-                made = [fake, self._apply(back, params, fake)]
+            for picture in shown[name[0]]:
+                rows.append([picture, *there.round_trip(picture)])
                 if shown["a"].shape[-1] == shown["b"].shape[-1]:
-                    made.append(self._apply(back, params, x))
-                rows.append([picture, *(images.to_uint8(np.asarray(m[0])) for m in made)])
+                    rows[-1].append(there.reverse(picture))
             grid = images.strip(rows)
-            name = f"{source}_to_{target}"
-            path = self._workdir / folder / f"{step:08d}_{name}.png"
-            path.parent.mkdir(exist_ok=True, parents=True)
+            path = self._workdir / folder / f"{translator.step:08d}_{name}.png"
+            images.make_folder(path.parent)
             images.write_image(path, grid)
-            self._writer.write_images(step, {f"{folder}/{name}": grid[None]})
+            self._writer.write_images(translator.step, {f"{folder}/{name}": grid[None]})
 
     def evaluate(self, state: TrainState) -> float | None:
         """Figures of what is made of the test sets, into `evaluation/STEP.json` as well.
@@ -168,7 +160,9 @@ class Report:
             print(f"sample: {path}")
 
     def close(self) -> None:
-        """Flushes and closes TensorBoard's files."""
+        """Flushes and closes TensorBoard's files, and a profile that the run ended in."""
+        if self._profiling:
+            self._stop_profile()
         self._writer.flush()
         self._writer.close()
 
@@ -195,11 +189,11 @@ class Report:
             self._profiling = True
         elif self._profiling and step >= first + count:
             jax.block_until_ready(self._pending[-1][1])
-            jax.profiler.stop_trace()
-            self._profiling = False
+            self._stop_profile()
 
-    def _apply(self, name: str, params: Any, x: Any) -> jax.Array:
-        return translate(getattr(self._networks, name), params[name], x)
+    def _stop_profile(self) -> None:
+        jax.profiler.stop_trace()
+        self._profiling = False
 
 
 def _single(pending: list[tuple[int, Metrics]]) -> list[tuple[int, dict[str, float]]]:
@@ -212,8 +206,3 @@ def _single(pending: list[tuple[int, Metrics]]) -> list[tuple[int, dict[str, flo
             row = {name: float(values[i]) for name, values in columns.items()}
             found.append((last - count + 1 + i, row))
     return found
-
-
-def _one_device(params: Any) -> Any:
-    """Parameters, alike everywhere, as arrays of one device of this process."""
-    return jax.tree.map(lambda x: x.addressable_data(0), params)

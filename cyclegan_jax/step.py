@@ -50,7 +50,7 @@ def train_step(
     """One update of all four networks, after Zhu et al. 2017.
 
     Pure, and to be compiled: `jax.jit(functools.partial(train_step, config=..., ...))`, or
-    `CompiledStep`, which also spreads it over devices.
+    `compile_step`, which also spreads it over devices.
 
     Args:
         state: as it was before; the result has its shapes.

@@ -233,19 +233,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.torch_weights", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     reading = commands.add_parser("import", help="PyTorch files to a new work directory")
-    reading.add_argument("--workdir", type=Path, required=True, help="a new or empty folder")
+    reading.add_argument(
+        "--workdir", type=command.path, required=True, help="a new or empty folder"
+    )
     for name, letters in FILES.items():
         reading.add_argument(
             f"--{name}",
-            type=Path,
+            type=command.path,
             metavar="FILE",
             required=name == "gen_ab",
             help=f"the original's latest_net_{letters}.pth",
         )
     reading.add_argument("--config", help="a file of configs/ that they must fit; found without")
     writing = commands.add_parser("export", help="a work directory to PyTorch files")
-    writing.add_argument("--workdir", type=Path, required=True, help="of a run")
-    writing.add_argument("--output", type=Path, required=True, help="folder for the files")
+    writing.add_argument("--workdir", type=command.path, required=True, help="of a run")
+    writing.add_argument("--output", type=command.path, required=True, help="folder for the files")
     writing.add_argument("--checkpoint", default="latest", help="latest (default), best or a step")
     return parser.parse_args(arguments)
 

@@ -26,7 +26,8 @@ from cyclegan_jax.state import TrainState, create_state
 from cyclegan_jax.step import compile_step, place
 
 # What a start that failed early may leave in a work directory.
-_OWN = {".lock", "checkpoints"}
+_UNFINISHED = ".config.json.tmp"
+_OWN = {".lock", "checkpoints", _UNFINISHED}
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -201,9 +202,19 @@ def claimed(workdir: Path) -> Iterator[None]:
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:
-    """Leaves the configuration in the work directory."""
-    if jax.process_index() == 0:
-        (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
+    """Leaves the configuration in the work directory, whose file is whole at any time.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if jax.process_index() != 0:
+        return
+    temporary = workdir / _UNFINISHED
+    try:
+        temporary.write_text(config_lib.to_json(config) + "\n")
+        temporary.replace(workdir / "config.json")
+    except OSError as error:
+        raise UserError(f"work directory {workdir} cannot be written: {error.strerror}") from error
 
 
 def start_state(
@@ -217,7 +228,7 @@ def start_state(
         return restored
     given = None
     if config.init_from:
-        given = Checkpoints(Path(config.init_from), read_only=True)
+        given = Checkpoints(Path(config.init_from).expanduser(), read_only=True)
         step, params = given.restore_params(config)
     state = create()
     if given is not None:
@@ -226,6 +237,10 @@ def start_state(
                 f"init_from={config.init_from}: its networks are for pictures of another size"
             )
         logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
-        return state.with_networks(params)
+        # Of this run's precision, and placed like the rest: otherwise the update, compiled for
+        # where it finds the state, would be compiled again for where it leaves it.
+        return state.with_networks(
+            jax.tree.map(lambda x, own: jnp.asarray(np.asarray(x), own.dtype), params, state.params)
+        )
     logging.info("Starting from scratch")
     return state

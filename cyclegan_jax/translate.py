@@ -7,7 +7,6 @@ folder with all that is below it, and makes a tree of translations under the sam
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from cyclegan_jax import command
 from cyclegan_jax.formats import WRITABLE
@@ -49,9 +48,9 @@ class Progress:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.translate", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="of a run")
-    add("--input", type=Path, required=True, help="a picture, or a folder of pictures")
-    add("--output", type=Path, required=True, help="folder for the translations")
+    add("--workdir", type=command.path, required=True, help="of a run")
+    add("--input", type=command.path, required=True, help="a picture, or a folder of pictures")
+    add("--output", type=command.path, required=True, help="folder for the translations")
     add("--direction", choices=DIRECTIONS, default="a_to_b")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
     add("--format", choices=[s[1:] for s in WRITABLE], help="of all files; each keeps its own")

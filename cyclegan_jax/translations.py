@@ -52,8 +52,8 @@ def real_sets(config: Any) -> Sets:
     for domain, source in zip(("a", "b"), data.load_sources(config.data, "test"), strict=True):
         if source is None:
             raise UserError(
-                f"domain {domain.upper()} has no test pictures to compute figures from; give "
-                f"data.test_{domain}, or test{domain.upper()} beside train{domain.upper()}"
+                f"domain {domain.upper()} has no test pictures to compute figures from"
+                + _where_to_give_them(config.data, domain)
             )
         named = list(data.treated_pictures(config, source, domain=domain))
         if not named:
@@ -64,8 +64,21 @@ def real_sets(config: Any) -> Sets:
     return sets
 
 
+def _where_to_give_them(settings: Any, domain: str) -> str:
+    if settings.source != "folder":
+        return f"; data.source={settings.source} has none"
+    if settings.direction == "b_to_a":  # the folders keep their letters
+        domain = "b" if domain == "a" else "a"
+    return f"; give data.test_{domain}, or test{domain.upper()} beside train{domain.upper()}"
+
+
+def _plain(name: str | Path) -> str:
+    """A file's name without folder and suffix, and without what a name of a file may not have."""
+    return re.sub(r"[^\w.-]+", "_", Path(name).stem)
+
+
 def _short(names: Sequence[str]) -> list[str]:
-    stems = [re.sub(r"[^\w.-]+", "_", Path(name).stem) for name in names]
+    stems = [_plain(name) for name in names]
     counts = Counter(stems)
     return [stem if counts[stem] == 1 else f"{stem}_{i:05d}" for i, stem in enumerate(stems)]
 
@@ -144,19 +157,25 @@ def read_sets(folder: Path, real: Sets, kinds: Collection[str]) -> Sets:
     sets = dict(real)
     for kind in kinds:
         source = kind if kind in REAL else f"real_{_origin(kind)}"
+        channels = real[f"real_{kind[-1]}"].pictures[0].shape[2]
         place = folder / kind
         if not place.is_dir():
             raise UserError(f"{place}: no such folder; it should hold the {kind} pictures")
-        found = {path.stem: path for path in search(place, "--pictures")}
+        found: dict[str, Path] = {}
+        for path in search(place, "--pictures"):
+            other = found.setdefault(_plain(path), path)
+            if other is not path:
+                raise UserError(f"{place}: {other.name} and {path.name} are both {_plain(path)}")
         pictures = []
         for name, original in zip(real[source].names, real[source].pictures, strict=True):
             if name not in found:
                 raise UserError(f"{place}: no picture called {name}, as one of {source} is")
             picture = read_image(found[name])
-            if picture.shape[:2] != original.shape[:2] or picture.dtype != original.dtype:
+            expected = [*original.shape[:2], channels]
+            if list(picture.shape) != expected or picture.dtype != original.dtype:
                 raise UserError(
-                    f"{found[name]}: {picture.dtype} {list(picture.shape[:2])}; the test picture "
-                    f"it was made from is {original.dtype} {list(original.shape[:2])}"
+                    f"{found[name]}: {picture.dtype} {list(picture.shape)}; the test picture it "
+                    f"was made from asks for {original.dtype} {expected}"
                 )
             pictures.append(picture)
         sets[kind] = Pictures(pictures, real[source].names)

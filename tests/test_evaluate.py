@@ -19,7 +19,7 @@ from cyclegan_jax.evaluators import Evaluation, best_figure, is_better
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.state import create_state
 from cyclegan_jax.train import keep_if_best
-from cyclegan_jax.translations import Pictures, make_sets
+from cyclegan_jax.translations import Pictures, make_sets, read_sets
 from tests import tiny
 from tests.translators import save_run, scaled_translator
 
@@ -255,7 +255,7 @@ def test_mistakes_are_told_in_one_line(run, options, expected):
     assert sorted(run.rglob("*")) == before
 
 
-def test_pictures_of_another_size_or_missing(run, tmp_path):
+def test_pictures_of_another_shape_or_missing(run, tmp_path):
     """The file is named, and what was expected."""
     config = tiny.get_config()
     names = [f"{i:04d}" for i in range(config.data.shapes_test)]
@@ -265,12 +265,26 @@ def test_pictures_of_another_size_or_missing(run, tmp_path):
             Image.new("RGB", (32, 32)).save(tmp_path / kind / f"{name}.png")
     arguments = ["--workdir", str(run), "--pictures", str(tmp_path)]
     evaluate.main(arguments)
-    Image.new("RGB", (31, 32)).save(tmp_path / "fake_b" / "0002.png")
-    with pytest.raises(UserError, match=r"0002.png: uint8 \[32, 31\]; the test picture"):
-        evaluate.main(arguments)
+    for mode, width, shape in (("RGB", 31, "32, 31, 3"), ("L", 32, "32, 32, 1")):
+        Image.new(mode, (width, 32)).save(tmp_path / "fake_b" / "0002.png")
+        with pytest.raises(UserError, match=rf"0002.png: uint8 \[{shape}\]; the test picture"):
+            evaluate.main(arguments)
     (tmp_path / "fake_b" / "0002.png").unlink()
     with pytest.raises(UserError, match="no picture called 0002"):
         evaluate.main(arguments)
+
+
+def test_pictures_of_any_name(tmp_path):
+    """They are found under the test pictures' names; two that would be alike are refused."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    real = {kind: Pictures([picture], ["my_cat_1_"]) for kind in ("real_a", "real_b")}
+    (tmp_path / "fake_b").mkdir()
+    images.write_image(tmp_path / "fake_b" / "my cat (1).png", picture + 7)
+    (found,) = read_sets(tmp_path, real, ["fake_b"])["fake_b"].pictures
+    assert found.max() == 7
+    images.write_image(tmp_path / "fake_b" / "my_cat_1_.jpg", picture)
+    with pytest.raises(UserError, match="are both my_cat_1_"):
+        read_sets(tmp_path, real, ["fake_b"])
 
 
 def test_table_has_blanks_and_figures_are_merged(tmp_path):

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,6 +264,22 @@ def test_tiff_ends_at_4_gib(tmp_path):
     with pytest.raises(UserError, match="at most 4 GiB"):
         images.write_image(tmp_path / "x.tif", np.broadcast_to(pixel, (30000, 30000, 3)))
     assert not any(tmp_path.iterdir())
+
+
+def test_names_that_differ_in_case(tmp_path, monkeypatch):
+    """What two threads write at a time does not get mixed up."""
+    dark, bright = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
+    replace = Path.replace
+
+    def replace_later(self, target):
+        if target.name == "a.png":
+            images.write_image(target.with_name("a.PNG"), bright)
+        replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_later)
+    images.write_image(tmp_path / "a.png", dark)
+    assert images.read_image(tmp_path / "a.png").max() == 0
+    assert images.read_image(tmp_path / "a.PNG").min() == 255
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def test_training(tmp_path):
     result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: an update does not fit into memory: raise micro_batches")
+    assert last.startswith("error: an update does not fit into memory: lower batch_size")
     assert "Traceback" not in result.stderr
 
 

@@ -109,12 +109,16 @@ def test_figures_that_there_are_not(folders, metrics, best, expected):
     assert expected in refusal(config, root / "run")
 
 
-def test_figures_without_test_pictures(folders):
-    """The domain is named, and what to give."""
+@pytest.mark.parametrize(("direction", "domain"), [("a_to_b", "B"), ("b_to_a", "A")])
+def test_figures_without_test_pictures(folders, direction, domain):
+    """The domain is named, and what to give, which keeps the folders' letter."""
     config, root = folders
     config.evaluate_every_steps = 10
+    config.data.direction = direction
     shutil.rmtree(root / "testB")
-    assert "domain B has no test pictures" in refusal(config, root / "run")
+    said = refusal(config, root / "run")
+    assert f"domain {domain} has no test pictures" in said
+    assert "give data.test_b, or testB beside trainB" in said
 
 
 def test_folder_that_is_not_there(folders):

@@ -162,8 +162,8 @@ def test_test_pictures_are_the_first():
     assert len(few) == 2
 
 
-def test_test_pictures_skip_or_name_damage():
-    """As in training: an error that names the file, or the next picture."""
+def test_test_pictures_skip_or_name_damage(caplog):
+    """As in training: an error that names the file, or the next picture and a line in the log."""
     source = NumberedSource(4, unreadable={0, 2})
     config = make_config()
     with pytest.raises(UserError, match="picture-0.png"):
@@ -171,6 +171,8 @@ def test_test_pictures_skip_or_name_damage():
     config.data.skip_unreadable = True
     fixed = data_package.test_pictures(config, source, 2, domain="b")
     assert fixed[:, 0, 0, 2].tolist() == [1, 3]
+    for index in (0, 2):
+        assert f"skipped: picture picture-{index}.png" in caplog.text
     with pytest.raises(UserError, match="domain B: none of its 2 pictures"):
         data_package.test_pictures(config, NumberedSource(2, {0, 1}), 2, domain="b")
 

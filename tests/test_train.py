@@ -181,11 +181,15 @@ def test_starts_from_another_run(run, config, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     workdir, given = run
     config.init_from = str(workdir)
-    config.num_steps = 1
+    config.num_steps = 2
     config.optimizer.learning_rate = 0.0
-    state = train(config, tmp_path / "run")
+    config.precision = "float64"
+    with jax.log_compiles():
+        state = train(config, tmp_path / "run")
+    assert caplog.text.count("Compiling jit(train_step)") == 1
     assert_same(state.params, given.params)
-    assert int(state.pools["a"].count) == config.batch_size
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(state.params))
+    assert int(state.pools["a"].count) == 2 * config.batch_size
     assert f"Starting at step 0 with the networks of {workdir}, step 10" in caplog.text
 
 
@@ -195,11 +199,17 @@ def test_profile(config, tmp_path):
     config.profile_at_step = 2
     config.profile_steps = 2
     train(config, tmp_path / "run")
-    assert list((tmp_path / "run").rglob("*.xplane.pb"))
+    assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 1
+    config.num_steps = config.profile_at_step = 6  # the run ends before the profile does
+    train(config, tmp_path / "run")
+    assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 2
 
 
 def test_folders_without_tests_and_with_a_broken_picture(config, tmp_path, caplog):
-    """Samples then show training pictures; what cannot be read is passed over and counted."""
+    """Samples then show training pictures; what cannot be read is passed over and counted.
+
+    The network takes multiples of 8, and the one test picture there is comes in its own size.
+    """
     caplog.set_level(logging.INFO)
     rng = np.random.default_rng(0)
     for domain in ("A", "B"):
@@ -208,11 +218,16 @@ def test_folders_without_tests_and_with_a_broken_picture(config, tmp_path, caplo
             picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
             picture.save(tmp_path / f"train{domain}" / f"{i}.png")
     (tmp_path / "trainB" / "3.png").write_text("broken")
+    (tmp_path / "testA").mkdir()
+    Image.new("RGB", (44, 32)).save(tmp_path / "testA" / "0.png")
     config.num_steps = 10
     config.data.source = "folder"
     config.data.dir = str(tmp_path)
     config.data.skip_unreadable = True
+    config.generator.variant, config.generator.blocks = "resnet9_same_deep", 1
     train(config, tmp_path / "run")
     assert "has no test pictures" in caplog.text
     assert "1 pictures could not be read" in caplog.text
     assert (tmp_path / "run" / "samples" / "00000010_b_to_a.png").is_file()
+    strip = images.read_image(tmp_path / "run" / "samples" / "00000010_a_to_b.png")
+    assert strip.shape[1] >= 4 * 44

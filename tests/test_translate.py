@@ -176,6 +176,27 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
     assert (output / "b.png").read_bytes() != before
 
 
+def test_names_that_differ_in_case(tmp_path, negatives, monkeypatch):
+    """Each has its own, but where the file system takes them for one."""
+    (tmp_path / "in").mkdir()
+    for name in ("Cat.png", "cat.bmp"):
+        images.write_image(tmp_path / "in" / name, grey(8, 8))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "darwin")
+        said = refusal(tmp_path / "in", tmp_path / "out", "--format", "png")
+    assert "would both make" in said
+    call(tmp_path / "in", tmp_path / "out", "--format", "png")
+    assert files(tmp_path / "out") == ["Cat.png", "cat.png"]
+
+
+def test_home(tmp_path, monkeypatch):
+    """The shell does not expand it behind an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    images.write_image(tmp_path / "a.png", grey(8, 8))
+    with pytest.raises(UserError, match=f"{tmp_path}/run"):
+        main(["--workdir=~/run", "--input=~/a.png", "--output=~/out"])
+
+
 def test_output_below_the_input_is_not_read_again(tmp_path, negatives):
     """The second run translates the same pictures as the first."""
     images.write_image(tmp_path / "a.png", grey(8, 8))

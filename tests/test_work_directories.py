@@ -1,5 +1,6 @@
 """Work directories that are not as they should be: one clear line, and nothing is lost."""
 
+import errno
 import logging
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan_jax import config as config_lib
+from cyclegan_jax.inference import Translator
 from cyclegan_jax.train import claimed, train
 from tests import tiny
 from tests.refused_runs import refusal
@@ -112,10 +114,35 @@ def test_truncated_checkpoint_is_passed_over(run, finished, caplog):
 
 
 def test_no_checkpoint_that_can_be_read(run):
-    """Where all are damaged the run does not silently begin again."""
+    """Where none can be read, all stay, and no run begins again, however often it is started."""
     for step in ("2", "4", "6"):
         damage(run / "checkpoints" / step)
-    assert "none of its checkpoints [2, 4, 6] can be read" in refusal(short_config(), run)
+    for _ in range(2):
+        assert "none of its checkpoints [2, 4, 6] can be read" in refusal(short_config(), run)
+    assert not (run / "damaged").exists()
+
+
+def test_networks_of_a_checkpoint_without_its_metadata(run, caplog):
+    """Users of networks alone pass it over as well."""
+    (run / "checkpoints" / "6" / "state" / "_METADATA").write_text("")
+    assert Translator.load(run).step == 4
+    assert "trying the one before" in caplog.text
+
+
+def test_configuration_that_cannot_be_written(run, monkeypatch):
+    """On a full disk the one that is there stays."""
+    before = (run / "config.json").read_bytes()
+
+    def full(path: Path, text: str) -> None:
+        with path.open("w") as file:
+            file.write(text[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    config = short_config()
+    config.num_steps = 8
+    assert "cannot be written: No space left on device" in refusal(config, run)
+    assert (run / "config.json").read_bytes() == before
 
 
 def test_half_written_checkpoint_is_cleared(run):

@@ -1,5 +1,6 @@
 """Batches for the update, made ready by Grain's threads, and fixed pictures for samples."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from cyclegan_jax.data.pictures import Cache, PreparedPictures, SameSize
 from cyclegan_jax.data.sources import Source
 from cyclegan_jax.data.treatments import Treatment
 from cyclegan_jax.errors import UserError
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainBatches(Iterator[dict[str, np.ndarray]]):
@@ -219,8 +222,9 @@ def treated_pictures(
         name = source.name(index)
         try:
             picture = source[index]
-        except UserError:
-            if config.data.skip_unreadable:
-                continue
-            raise
+        except UserError as error:
+            if not config.data.skip_unreadable:
+                raise
+            _LOG.warning("skipped: %s", error)
+            continue
         yield name, treatment.prepare_test(picture, name)
