@@ -3,8 +3,8 @@
     python -m benchmarks.recipes [--only NAMES] [--workdir FOLDER] [--json FILE]
 
 A recipe keeps its architecture, losses, order and number of updates, pool, pairing and treatment.
-Width, blocks, pictures and the discriminators' depth are smaller; learning rate and length are set for the time there is.
-Two train at a time, each in a process of its own.
+Width, blocks, pictures and the discriminators' depth are smaller; learning rate and length are set
+for the time there is. Two train at a time, each in a process of its own.
 """
 
 import argparse
