@@ -84,9 +84,9 @@ def train_step(
         def differentiate(networks: Networks, *given: Batch) -> Any:
             gradient = jax.value_and_grad(loss, has_aux=True)
             (_, (terms, pictures)), gradients = gradient(params, networks, *given)
-            return (gradients, terms), pictures
+            return gradients, terms, pictures
 
-        means, pictures = in_micro_batches(differentiate, *given)
+        *means, pictures = in_micro_batches(differentiate, params, *given)
         gradients, terms = _mean_over_devices(means, axis_name)
         updates, adam = optimizer(config, rate).update(gradients, state.optimizers[name], params)
         metrics = {f"{name}/{term}": value for term, value in terms.items()}
@@ -128,10 +128,11 @@ def train_step(
         state, of_generators, fakes = update_generators(state)
         state, of_discriminators = update_discriminators(state, fakes)
     else:
-        _, fakes = in_micro_batches(
-            lambda networks, real: (None, generate(networks, state.params, real, keys["dropout"])),
-            real,
-        )
+
+        def translate(networks: Networks, real: Batch) -> Any:
+            return None, None, generate(networks, state.params, real, keys["dropout"])
+
+        *_, fakes = in_micro_batches(translate, None, real)
         state, of_discriminators = update_discriminators(state, fakes)
         state, of_generators, _ = update_generators(state)
     if state.average is not None:
@@ -148,35 +149,38 @@ def _averaged(state: TrainState, decay: float) -> dict[str, Params]:
 
 
 def _in_micro_batches(
-    compute: Callable[..., Any], *batches: Batch, config: Any, share: Share
-) -> tuple[Any, Any]:
+    compute: Callable[..., Any], params: Any, *batches: Batch, config: Any, share: Share
+) -> tuple[Any, Any, Any]:
     """What `compute` gives for batches, done in the micro-batches that `share` says.
 
     Args:
-        compute: (networks, *batches) -> (means over these pictures, something for each of them).
+        compute: (networks, *batches) -> (gradients, scalars, something for each picture), of which
+            the first two are means over these pictures.
+        params: what the gradients are for.
         batches: trees of arrays [B, ...].
         config: for the networks.
         share: this device's of the whole batch.
 
     Returns:
-        The means over all pictures, and arrays [B, ...] in the order of the batches.
+        The same of whole batches: two means over all pictures, and arrays [B, ...] in their order.
     """
     if share.parts == 1:
         return compute(build_networks(config, share), *batches)
 
-    def one(part: Array) -> Any:
+    def body(total: Any, given: Any) -> Any:
+        part, *some = given
         networks = build_networks(config, dataclasses.replace(share, part=part))
-        return compute(networks, *jax.tree.map(lambda x: x[part], split))
-
-    def body(total: Any, part: Array) -> Any:
-        means, pictures = one(part)
-        return jax.tree.map(jnp.add, total, means), pictures
+        gradients, terms, pictures = compute(networks, *some)
+        return jax.tree.map(jnp.add, total, gradients), (terms, pictures)
 
     split = jax.tree.map(lambda x: x.reshape(share.parts, -1, *x.shape[1:]), batches)
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, 0)[0])
-    total, pictures = jax.lax.scan(body, zeros, jnp.arange(share.parts))
-    means = jax.tree.map(lambda x: x / share.parts, total)
-    return means, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pictures)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    total, (terms, pictures) = jax.lax.scan(body, zeros, (jnp.arange(share.parts), *split))
+    return (
+        jax.tree.map(lambda x: x / share.parts, total),
+        jax.tree.map(lambda x: x.mean(0), terms),
+        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pictures),
+    )
 
 
 def _repeat(

@@ -7,13 +7,11 @@ float64 two ways of computing the same agree to 1e-9 for many steps.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax.generators import GENERATORS, ResNetGenerator
-from cyclegan_jax.state import create_state
 from cyclegan_jax.step import place
-from tests import tiny
+from tests import states, tiny
 
 SIZE = (16, 16)
 STEPS = 10
@@ -38,18 +36,8 @@ def get_config(dropout=0.0, **changes):
 
 
 def start_state(config):
-    """A state at step 0 with kernels from NumPy, which need not be compiled."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(functools.partial(create_state, config, SIZE))
-
-    def fill(shape):
-        if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
-            return jax.random.key(config.seed, impl="threefry2x32")
-        return jnp.zeros(shape.shape, shape.dtype)
-
-    state = jax.tree.map(fill, shapes)
-    params = jax.tree.map(lambda x: jnp.asarray(0.1 * rng.standard_normal(x.shape)), state.params)
-    return state.replace(params=params)
+    """Before the first update."""
+    return states.start_state(config, SIZE)
 
 
 def make_batches(config, steps=STEPS, process=0, processes=1):

@@ -13,6 +13,7 @@ from cyclegan_jax.inference import Translator
 from cyclegan_jax.state import create_state
 from cyclegan_jax.step import compile_step
 from tests import tiny
+from tests.states import start_state
 from tests.test_step import PAIRS, SIZE, batches, same_bits
 
 DECAY = 0.5
@@ -31,7 +32,7 @@ def averaging_config(decay=DECAY):
 def states():
     """Before the first of 12 updates and after each."""
     step = compile_step(averaging_config(), PAIRS)
-    state = create_state(averaging_config(), SIZE)
+    state = start_state(averaging_config(), SIZE)
     kept = [jax.tree.map(np.asarray, state.replace(key=None))]
     for batch in batches(12):
         state, _ = step(state, batch)
@@ -57,7 +58,7 @@ def test_average_is_that_of_a_plain_loop(states):
 def test_training_does_not_see_the_average(states):
     """The parameters end in the same bits as without one."""
     step = compile_step(averaging_config(0.0), PAIRS)
-    state = create_state(averaging_config(0.0), SIZE)
+    state = start_state(averaging_config(0.0), SIZE)
     assert state.average is None
     for batch in batches(12):
         state, _ = step(state, batch)
@@ -91,9 +92,7 @@ def test_translations_use_it_and_runs_go_on_from_it(tmp_path, states):
 @pytest.mark.parametrize("kept", [DECAY, 0.0])
 def test_switching_it_in_a_run_is_refused(tmp_path, kept):
     """In one line, and the checkpoint stays where it is."""
-    make = functools.partial(create_state, averaging_config(kept), SIZE)
-    options = {"xla_backend_optimization_level": 0}
-    saved(tmp_path, jax.jit(make, compiler_options=options)(), averaging_config(kept))
+    saved(tmp_path, start_state(averaging_config(kept), SIZE), averaging_config(kept))
     other = averaging_config(DECAY - kept)
     template = jax.eval_shape(functools.partial(create_state, other, SIZE))
     with pytest.raises(UserError, match="average_decay"):

@@ -1,17 +1,21 @@
 """Properties of the update."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from cyclegan_jax import history, images
+from cyclegan_jax.config import to_json
 from cyclegan_jax.objectives import discriminator_loss, generator_loss
-from cyclegan_jax.state import build_networks, create_state
+from cyclegan_jax.state import build_networks
 from cyclegan_jax.step import compile_step, train_step
+from tests.states import start_state
 from tests.tiny import get_config as tiny_config
 
 PAIRS = 12
@@ -28,10 +32,16 @@ def batches(count, batch_size=2, seed=0):
     ]
 
 
+@functools.cache
+def compiled_step(config):
+    """One for all tests of a configuration, given as JSON."""
+    return compile_step(ConfigDict(json.loads(config)), PAIRS)
+
+
 def run(config, given):
     """States after each update; the compiled step uses up what it is given, so copies are kept."""
-    step = compile_step(config, PAIRS)
-    state, states = create_state(config, SIZE), []
+    step = compiled_step(to_json(config))
+    state, states = start_state(config, SIZE), []
     for batch in given:
         state, _ = step(state, batch)
         states.append(jax.tree.map(jnp.copy, state))
@@ -65,7 +75,7 @@ def test_order_of_updates(first):
     config.pool_size = 0
     config.loss.adversarial = 1.0
     networks = build_networks(config)
-    state = create_state(config, SIZE)
+    state = start_state(config, SIZE)
     (batch,) = batches(1)
     real = {d: images.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
     generators, discriminators = (
@@ -77,7 +87,7 @@ def test_order_of_updates(first):
     adam = optax.adam(2e-4, b1=0.5, b2=0.999)
 
     def move(params, loss):
-        updates, _ = adam.update(jax.grad(loss)(params), adam.init(params), params)
+        updates, _ = adam.update(jax.jit(jax.grad(loss))(params), adam.init(params), params)
         return optax.apply_updates(params, updates)
 
     def loss_g(params, others):
@@ -114,9 +124,9 @@ def test_order_of_updates(first):
 def test_metrics_and_state_after_an_update():
     """All losses, norms and the rate are there and finite; step counts up; pools take the fakes."""
     config = tiny_config()
-    state = create_state(config, SIZE)
-    step = jax.jit(functools.partial(train_step, config=config, pairs_per_epoch=PAIRS))
-    after, metrics = step(state, batches(1)[0])
+    state = start_state(config, SIZE)
+    step = compiled_step(to_json(config))
+    after, metrics = step(jax.tree.map(jnp.copy, state), batches(1)[0])
     assert set(metrics) == {
         "learning_rate",
         "gradient_norm/generators",
@@ -140,7 +150,7 @@ def test_identity_weight_zero_leaves_the_term_out():
     config = tiny_config()
     config.loss.identity = 0.0
     config.data.channels_b = 1
-    state = create_state(config, SIZE)
+    state = start_state(config, SIZE)
     batch = batches(1)[0]
     batch["b"] = batch["b"][..., :1]
     step = jax.jit(functools.partial(train_step, config=config, pairs_per_epoch=PAIRS))
@@ -153,7 +163,7 @@ def test_other_modes_update_all_networks(mode):
     """Every kernel of every network moves, through the gradient penalty too."""
     config = tiny_config()
     config.loss.mode = mode
-    before, after = create_state(config, SIZE), run(config, batches(1))[-1]
+    before, after = start_state(config, SIZE), run(config, batches(1))[-1]
     for path, x in jax.tree.leaves_with_path(before.params):
         if "kernel" in str(path[-1]):
             y = functools.reduce(lambda tree, key: tree[key.key], path, after.params)
@@ -167,7 +177,7 @@ def test_pool_is_asked_before_the_discriminators():
     state = run(config, batches(3))[-1]
     assert int(state.pools["a"].count) == 4  # full after two updates of two
     batch = batches(1, seed=9)[0]
-    _, metrics = compile_step(config, PAIRS)(jax.tree.map(jnp.copy, state), batch)
+    _, metrics = compiled_step(to_json(config))(jax.tree.map(jnp.copy, state), batch)
     networks = build_networks(config)
     real = {d: images.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
     _, key_a, key_b, _ = jax.random.split(jax.random.fold_in(state.key, 3), 4)

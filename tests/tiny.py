@@ -9,6 +9,7 @@ def get_config() -> ConfigDict:
     """All parts of the real thing, as small as they get; 20 updates."""
     config = default.get_config()
     config.generator.variant = "resnet3"
+    config.generator.blocks = 1
     config.generator.width = 4
     config.discriminator.width = 4
     config.discriminator.layers = 1

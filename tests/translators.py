@@ -11,8 +11,8 @@ from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.inference import Network, Translator
 from cyclegan_jax.layers import Style
-from cyclegan_jax.state import create_state
 from tests import tiny
+from tests.states import start_state
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def save_run(workdir: Path, steps: tuple[int, ...]) -> tuple[Any, dict[int, Any]
     config = tiny.get_config()
     config.generator.blocks = 1
     config.generator.width = 2
-    # Optimising what runs once takes longer.
-    options = {"xla_backend_optimization_level": 0}
-    state = jax.jit(lambda: create_state(config, (32, 32)), compiler_options=options)()
+    state = start_state(config, (32, 32))
     checkpoints = Checkpoints(workdir)
     params = {}
     for step in steps:
