@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 def start(folder: Path, host_devices: int, *arguments: object) -> subprocess.Popen:
     """Starts `device_runs` with so many devices in its process."""
-    flags = f"--xla_force_host_platform_device_count={host_devices}"
+    count = f"--xla_force_host_platform_device_count={host_devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.device_runs", str(folder), *map(str, arguments)],
         cwd=ROOT,
