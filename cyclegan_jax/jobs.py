@@ -70,6 +70,8 @@ def plan_jobs(
         UserError: there are no pictures, they cannot be written under their names, two would get
             the same name, or files are there already.
     """
+    if output.suffix.lower() in SUFFIXES and not output.is_dir():
+        raise UserError(f"--output {output}: the name of a picture; that of a folder was expected")
     jobs = []
     for path, name in _find(source, output):
         ending = suffix or path.suffix

@@ -71,7 +71,9 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         state = start_state(config, picture_size, checkpoints)
         start = int(state.step)
         if start >= num_steps:
-            logging.info("Nothing to do: %d of %d updates are done", start, num_steps)
+            logging.info(
+                "Nothing to do: step %d is reached, and %d were asked for", start, num_steps
+            )
             return state
         write_config(config, workdir)
         logging.info(
@@ -168,7 +170,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         stored = config_lib.read_json(kept)
         config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
         for line in config_lib.differences(config, stored):
-            logging.warning("The run goes on with another configuration: %s", line)
+            logging.warning("Changed since the last start of this run: %s", line)
     elif workdir.is_dir() and {path.name for path in workdir.iterdir()} - _OWN:
         raise UserError(
             f"work directory {workdir} holds files but no config.json of a run; choose an empty "

@@ -27,8 +27,11 @@ def test_unreadable_picture_is_an_error_that_names_it():
     ) as iterator:
         for _ in range(4):
             next(iterator)
-        with pytest.raises(UserError, match=f"picture-{good[4]}.png cannot be read: made so"):
+        with pytest.raises(
+            UserError, match=f"picture-{good[4]}.png cannot be read: made so"
+        ) as said:
             next(iterator)
+        assert "data.skip_unreadable=True passes over such" in str(said.value)
 
 
 def test_skipping_takes_the_next_readable_picture(caplog):

@@ -166,7 +166,7 @@ def test_goes_on_past_the_end(config, tmp_path, caplog):
     config.num_steps = 5
     short = train(config, tmp_path / "run")
     again = train(config, tmp_path / "run")
-    assert "Nothing to do: 5 of 5" in caplog.text
+    assert "Nothing to do: step 5 is reached, and 5 were asked for" in caplog.text
     assert_same(again.params, short.params)
     config.num_steps = 10
     longer = train(config, tmp_path / "run")

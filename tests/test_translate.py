@@ -189,6 +189,16 @@ def test_names_that_differ_in_case(tmp_path, negatives, monkeypatch):
     assert files(tmp_path / "out") == ["Cat.png", "cat.png"]
 
 
+def test_output_named_like_a_picture(tmp_path, negatives):
+    """It would become a folder of that name, unless there is one."""
+    images.write_image(tmp_path / "a.png", grey(8, 8))
+    assert "that of a folder was expected" in refusal(tmp_path / "a.png", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+    (tmp_path / "out.png").mkdir()
+    call(tmp_path / "a.png", tmp_path / "out.png")
+    assert files(tmp_path / "out.png") == ["a.png"]
+
+
 def test_home(tmp_path, monkeypatch):
     """The shell does not expand it behind an equals sign."""
     monkeypatch.setenv("HOME", str(tmp_path))

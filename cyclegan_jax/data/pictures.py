@@ -142,7 +142,7 @@ class PreparedPictures:
             picture = self._source[index]
         except UserError as error:
             if not self._skip_unreadable:
-                raise
+                raise UserError(f"{error}; data.skip_unreadable=True passes over such") from error
             self._note_unreadable(index, error)
             return None
         name = self._source.name(index)
