@@ -223,7 +223,7 @@ def start_state(
     config: ConfigDict, picture_size: tuple[int, int], checkpoints: Checkpoints
 ) -> TrainState:
     """The newest own checkpoint, else the networks of `init_from` with new Adams, else scratch."""
-    # It runs once, and compiles in a third of the time, to the same bits.
+    # It runs once, and compiles in half the time or less, to the same bits.
     quickly = {"xla_backend_optimization_level": 1}
     create = jax.jit(
         functools.partial(create_state, config, picture_size), compiler_options=quickly

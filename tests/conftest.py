@@ -17,7 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+from cyclegan_jax.inference import Translator  # noqa: E402
 from tests import tiny  # noqa: E402
+from tests.translators import scaled_translator  # noqa: E402
 
 
 @pytest.fixture
@@ -51,3 +53,16 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the slow modules first."""
     items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
+
+
+@pytest.fixture
+def negatives(monkeypatch):
+    """Makes every work directory's model one of negatives; returns what it was asked to load."""
+    asked = []
+
+    def load(workdir, direction="a_to_b", checkpoint="latest", *, batch_size=1, tile=None):
+        asked.append({"direction": direction, "checkpoint": checkpoint, "tile": tile})
+        return scaled_translator(batch_size=batch_size)
+
+    monkeypatch.setattr(Translator, "load", load)
+    return asked

@@ -1,45 +1,15 @@
-"""The translating program: files in, files out, and what it says of mistakes.
+"""The translating program: files in, files out.
 
 Most tests hand it a model that makes negatives, so that every file's content is known.
 """
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cyclegan_jax import images
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import Translator
-from cyclegan_jax.translate import main
-from tests.translators import save_run, scaled_translator
-
-ROOT = Path(__file__).parent.parent
-RNG = np.random.default_rng(0)
-
-
-def grey(height, width, channels=3, dtype=np.uint8):
-    """A picture whose channels are alike; alpha is not."""
-    picture = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
-    picture[..., : 3 if channels > 2 else 1] = picture[..., :1]
-    return picture
-
-
-@pytest.fixture
-def negatives(monkeypatch):
-    """Makes every work directory's model one of negatives; returns what it was asked to load."""
-    asked = []
-
-    def load(workdir, direction="a_to_b", checkpoint="latest", *, batch_size=1, tile=None):
-        asked.append({"direction": direction, "checkpoint": checkpoint, "tile": tile})
-        return scaled_translator(batch_size=batch_size)
-
-    monkeypatch.setattr(Translator, "load", load)
-    return asked
+from tests.translating import call, files, grey
 
 
 @pytest.fixture
@@ -64,22 +34,6 @@ def folder(tmp_path):
     pictures["turned.JPG"] = np.rot90(stored, -1)[..., None].astype(np.uint8)
     (source / "broken.png").write_bytes((source / "odd.png").read_bytes()[:200])
     return source, pictures
-
-
-def call(source, output, *more):
-    main(["--workdir", "run", "--input", str(source), "--output", str(output), *more])
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
-
-
-def refusal(*arguments):
-    """The line with which it refuses: `main` raises, the command prints it and exits with 1."""
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_folders_are_translated_with_all_that_is_in_them(folder, tmp_path, negatives, capsys):
@@ -155,172 +109,3 @@ def test_round_trips_and_strips(tmp_path, negatives):
     call(tmp_path / "one.bmp", tmp_path / "two", "--side_by_side")
     row = images.read_image(tmp_path / "two" / "one_side_by_side.png")
     np.testing.assert_array_equal(row, images.strip([[picture, 255 - picture]]))
-
-
-def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
-    """Before anything is loaded, the first file that is there is named, and how many."""
-    (tmp_path / "in").mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        images.write_image(tmp_path / "in" / name, grey(8, 8))
-    output = tmp_path / "out"
-    call(tmp_path / "in", output)
-    (output / "a.png").unlink()
-    before = (output / "b.png").read_bytes()
-    images.write_image(tmp_path / "in" / "b.png", grey(8, 8))
-    said = refusal(tmp_path / "in", output)
-    assert said == f"{output / 'b.png'} and 1 more there already; --overwrite replaces them"
-    assert (output / "b.png").read_bytes() == before
-    assert not (output / "a.png").exists()
-    assert len(negatives) == 1
-    call(tmp_path / "in", output, "--overwrite")
-    assert (output / "b.png").read_bytes() != before
-
-
-def test_names_that_differ_in_case(tmp_path, negatives, monkeypatch):
-    """Each has its own, but where the file system takes them for one."""
-    (tmp_path / "in").mkdir()
-    for name in ("Cat.png", "cat.bmp"):
-        images.write_image(tmp_path / "in" / name, grey(8, 8))
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "platform", "darwin")
-        said = refusal(tmp_path / "in", tmp_path / "out", "--format", "png")
-    assert "would both make" in said
-    call(tmp_path / "in", tmp_path / "out", "--format", "png")
-    assert files(tmp_path / "out") == ["Cat.png", "cat.png"]
-
-
-def test_output_named_like_a_picture(tmp_path, negatives):
-    """It would become a folder of that name, unless there is one."""
-    images.write_image(tmp_path / "a.png", grey(8, 8))
-    assert "that of a folder was expected" in refusal(tmp_path / "a.png", tmp_path / "out.png")
-    assert not (tmp_path / "out.png").exists()
-    (tmp_path / "out.png").mkdir()
-    call(tmp_path / "a.png", tmp_path / "out.png")
-    assert files(tmp_path / "out.png") == ["a.png"]
-
-
-def test_home(tmp_path, monkeypatch):
-    """The shell does not expand it behind an equals sign."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    images.write_image(tmp_path / "a.png", grey(8, 8))
-    with pytest.raises(UserError, match=f"{tmp_path}/run"):
-        main(["--workdir=~/run", "--input=~/a.png", "--output=~/out"])
-
-
-def test_output_below_the_input_is_not_read_again(tmp_path, negatives):
-    """The second run translates the same pictures as the first."""
-    images.write_image(tmp_path / "a.png", grey(8, 8))
-    for _ in range(2):
-        call(tmp_path, tmp_path / "out", "--overwrite")
-    assert files(tmp_path / "out") == ["a.png"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--input", "{}/none"], "there is no such picture or folder"),
-        (["--input", "{}/empty"], "no pictures in it"),
-        (["--input", "{}/in/a.gif"], ".gif files are not written; choose a --format"),
-        (["--output", "{}/in"], "another was expected"),
-        (["--output", "{}/in", "--input", "{}/in/a.png", "--overwrite"], "is a picture to"),
-        (["--format", "png"], "would both make"),
-        (["--format", "gif"], "invalid choice: 'gif'"),
-        (["--format", "pgm", "--input", "{}/in/a.png"], "PGM holds no colour"),
-        (["--batch_size", "x"], "invalid int value: 'x'"),
-        (["--directoin", "a_to_b"], "unrecognized arguments"),
-    ],
-)
-def test_mistakes_are_said_in_one_line(tmp_path, negatives, arguments, expected):
-    """Places, names, formats and flags; nothing is made."""
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "in").mkdir()
-    for name in ("a.png", "a.jpg"):
-        images.write_image(tmp_path / "in" / name, grey(8, 8))
-    (tmp_path / "in" / "a.gif").write_bytes(b"GIF89a")
-    before = files(tmp_path)
-    arguments = [argument.format(tmp_path) for argument in arguments]
-    assert expected in refusal(tmp_path / "in", tmp_path / "out", *arguments)
-    assert files(tmp_path) == before
-
-
-def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, capsys):
-    """A picture that its file would not hold is named, not computed, and the others are done."""
-    computed = []
-    apply = Translator.apply
-
-    def recorded(self, *given, **options):
-        computed.append(given)
-        return apply(self, *given, **options)
-
-    monkeypatch.setattr(Translator, "apply", recorded)
-    (tmp_path / "in").mkdir()
-    for name, channels in (("a.png", 4), ("b.png", 3)):
-        images.write_image(tmp_path / "in" / name, grey(8, 8, channels))
-    with pytest.raises(SystemExit):
-        call(tmp_path / "in", tmp_path / "out", "--format", "jpg")
-    assert "a.jpg: JPEG holds no colour with alpha" in capsys.readouterr().err
-    assert files(tmp_path / "out") == ["b.jpg"]
-    assert len(computed) == 1
-
-
-def test_folders_that_cannot_be_made_are_named(tmp_path, negatives, capsys):
-    """A file stands where the output should."""
-    images.write_image(tmp_path / "a.png", grey(8, 8))
-    (tmp_path / "out").write_text("")
-    with pytest.raises(SystemExit):
-        call(tmp_path / "a.png", tmp_path / "out" / "below")
-    assert "cannot be made" in capsys.readouterr().err
-
-
-def test_a_stop_leaves_whole_files_alone(tmp_path, negatives, monkeypatch, capsys):
-    """Ctrl-C in the middle: what is there can be read, and nothing else is."""
-    pictures = {f"{i}.png": grey(8, 8) for i in range(9)}
-    for name, picture in pictures.items():
-        images.write_image(tmp_path / name, picture)
-    apply, calls = Translator.apply, []
-
-    def interrupted(self, *given, **options):
-        calls.append(given)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return apply(self, *given, **options)
-
-    monkeypatch.setattr(Translator, "apply", interrupted)
-    with pytest.raises(SystemExit) as stopped:
-        call(tmp_path, tmp_path / "out")
-    assert stopped.value.code == 130
-    assert "of 9 pictures done" in capsys.readouterr().err
-    there = [path.name for path in (tmp_path / "out").iterdir()]
-    assert len(there) == 5
-    for name in there:
-        np.testing.assert_array_equal(
-            images.read_image(tmp_path / "out" / name), 255 - pictures[name]
-        )
-
-
-def test_the_command_needs_a_work_directory_and_no_tensorflow(tmp_path):
-    """From a checkpoint to a file, where TensorFlow, TFDS, CLU and Grain are not installed."""
-    save_run(tmp_path / "run", (3,))
-    picture = grey(8, 8)
-    images.write_image(tmp_path / "a.png", picture)
-    program = """
-import runpy, sys
-for name in ("tensorflow", "tensorflow_datasets", "clu", "grain", "tensorboard", "torch"):
-    sys.modules[name] = None
-runpy.run_module("cyclegan_jax.translate", run_name="__main__")
-"""
-
-    def run(*more):
-        arguments = ["--workdir", "run", "--input", "a.png", "--output", "out", *more]
-        command = [sys.executable, "-c", program, *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        options = {"cwd": tmp_path, "capture_output": True, "text": True, "env": environment}
-        return subprocess.run(command, **options)
-
-    done = run()
-    assert (done.returncode, done.stderr) == (0, "")
-    expected = Translator.load(tmp_path / "run")(picture)
-    np.testing.assert_array_equal(images.read_image(tmp_path / "out" / "a.png"), expected)
-    refused = run("--checkpoint", "9", "--overwrite")
-    assert refused.returncode == 1
-    assert refused.stderr == "error: run/checkpoints: no checkpoint of step 9; there are 3\n"

@@ -1,0 +1,32 @@
+"""What tests of the translating program share."""
+
+import numpy as np
+import pytest
+
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.translate import main
+
+RNG = np.random.default_rng(0)
+
+
+def grey(height, width, channels=3, dtype=np.uint8):
+    """A picture whose channels are alike; alpha is not."""
+    picture = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+    picture[..., : 3 if channels > 2 else 1] = picture[..., :1]
+    return picture
+
+
+def call(source, output, *more):
+    main(["--workdir", "run", "--input", str(source), "--output", str(output), *more])
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def refusal(*arguments):
+    """The line with which it refuses: `main` raises, the command prints it and exits with 1."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
