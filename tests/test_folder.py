@@ -83,6 +83,18 @@ def test_order_is_by_path_and_strangers_are_passed_over(tmp_path, monkeypatch):
     assert names(load_sources(data_config(tmp_path), "train")[0]) == expected
 
 
+def test_pictures_of_other_formats_are_counted(tmp_path, caplog):
+    """Whoever gives them would wonder where they went; other files are nobody's loss."""
+    root = four_folders(tmp_path) / "trainA"
+    for name in ("a.gif", "b.GIF", "below/c.heic", "notes.txt", ".hidden.gif"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+    with caplog.at_level("WARNING"):
+        assert names(load_sources(data_config(tmp_path), "train")[0]) == ["0.png", "1.png"]
+    (line,) = caplog.messages
+    assert line.startswith(f"data.dir: passed over in {root}: 2 .gif, 1 .heic (jpg jpeg png ")
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     """A linked folder counts; a link to a folder above does not loop."""
     root = four_folders(tmp_path)

@@ -1,11 +1,14 @@
 """Pictures of one's own: folders, nested or several per domain, and files that list them."""
 
+import mimetypes
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.images import read_image, read_size
@@ -111,12 +114,15 @@ def _files_of(place: Path, field: str) -> list[Path]:
 
 
 def search(folder: Path, field: str) -> list[Path]:
-    """Picture files in a folder and below, sorted by their path in it; links are followed."""
+    """Picture files in a folder and below, sorted by their path in it; links are followed.
+
+    Pictures of formats that are not read are counted in a warning.
+    """
 
     def fail(error: OSError) -> None:
         raise UserError(f"{field}: {error.filename} cannot be read: {error.strerror}") from error
 
-    files, seen = [], set()
+    files, seen, unread = [], set(), Counter[str]()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
         real = os.path.realpath(parent)
         if real in seen:  # a link back to a folder above would go round for ever
@@ -124,11 +130,18 @@ def search(folder: Path, field: str) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
+        for name in names:
+            suffix = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in SUFFIXES:
+                files.append(Path(parent, name))
+            elif (mimetypes.guess_type(name)[0] or "").startswith("image/"):
+                unread[suffix] += 1
+    if unread:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+        read = " ".join(suffix[1:] for suffix in SUFFIXES)
+        logging.warning("%s: passed over in %s: %s (%s are read)", field, folder, kinds, read)
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
