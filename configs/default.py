@@ -138,7 +138,7 @@ def get_config() -> ConfigDict:
     c.evaluation = e = ConfigDict()
     # With commas between: truth (of shapes), cycle and identity (L1, PSNR, SSIM of what comes back
     # and of what should stay as it is), paired (likewise, where test pictures of A and B share
-    # names), segmentation (of label maps), fid, kid. Empty: truth, else cycle, identity, paired.
+    # names), segmentation (of label maps), fid, kid. Empty: truth, else cycle, identity.
     e.metrics = ""
     # The figure by which the best checkpoint is chosen and kept for good: a_to_b/fid, or fid for
     # the mean of both directions. Empty: none.

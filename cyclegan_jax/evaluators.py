@@ -54,7 +54,7 @@ class Evaluation:
     """The test sets of a run, and the evaluators that `config.evaluation` asks for.
 
     Without metrics in it, those that apply and need nothing else: the truth of the built-in set;
-    else cycles, identities, and pairs where test pictures share names.
+    else cycles and identities. Pairs must be asked for: names may be alike by chance.
 
     Attributes:
         real: {real_a, real_b}, the test sets.
@@ -93,7 +93,7 @@ class Evaluation:
 
 def _build(config: Any, real: Sets) -> dict[str, Evaluator]:
     wanted = config.evaluation
-    chosen = split_metrics(wanted.metrics) or _default_metrics(config, real)
+    chosen = split_metrics(wanted.metrics) or _default_metrics(config)
     made: dict[str, Evaluator] = {}
     if "truth" in chosen:
         made["truth"] = _truth(config, real)
@@ -133,12 +133,11 @@ def check_metrics(text: str) -> None:
             raise UserError(f"metric {name!r}; choose from {', '.join(METRICS)}")
 
 
-def _default_metrics(config: Any, real: Sets) -> list[str]:
+def _default_metrics(config: Any) -> list[str]:
     if _has_truth(config):
         return ["truth"]
     same = config.data.channels_a == config.data.channels_b
-    paired = any(_pairs(real["real_a"].names, real["real_b"].names))
-    return ["cycle", *["identity"] * same, *["paired"] * paired]
+    return ["cycle", *["identity"] * same]
 
 
 def _has_truth(config: Any) -> bool:

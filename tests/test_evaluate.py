@@ -124,8 +124,14 @@ def pairs(config, tmp_path):
     return config
 
 
+def test_pairs_are_not_assumed(pairs):
+    """Pictures of one name may be of different things, and their distance would say nothing."""
+    assert not Evaluation(pairs).needs & {"fake_a", "fake_b"}
+
+
 def test_pairs_cycles_and_identities_by_hand(pairs):
     """A model that negates, against NumPy: paired with the right partner, cycles are perfect."""
+    pairs.evaluation.metrics = "paired,cycle,identity"
     evaluation = Evaluation(pairs)
     found = evaluation(scaled_translator())
     real = evaluation.real
