@@ -201,8 +201,9 @@ def _cell(file: Path | None, label: str, name: str) -> tuple[str, str]:
         return gallery_page.missing(label, "not there"), ""
     try:
         picture = read_image(file)
-    except UserError:
-        return gallery_page.missing(label, "cannot be read"), ""
+    except UserError as error:
+        reason = str(error).removeprefix(f"picture {file}").lstrip(": ")
+        return gallery_page.missing(label, reason), ""
     return gallery_page.figure(picture, label, f"{name}: {label}"), gallery_page.about(picture)
 
 

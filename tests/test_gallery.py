@@ -212,7 +212,7 @@ def test_page_of_a_translation_in_a_browser(translation, tmp_path):
         for address, expected in zip(shown, (picture, 255 - picture, picture), strict=True):
             assert np.array_equal(decoded(address), expected)
         assert page.locator(".row").nth(3).locator(".missing").all_inner_texts() == [
-            "cannot be read",
+            "cannot be read: it is not a picture of a known format",
             "not there",
             "not there",
         ]
