@@ -33,6 +33,7 @@ from benchmarks.machine import GIB, allow_tf32, choose_device, torch_device, war
 from benchmarks.plain_config import default_config
 from benchmarks.results import compare, complete_rows, finish, leave, ratio_line, show_cell
 from benchmarks.updates import allocated, peak_memory, planned_memory
+from benchmarks.work import count_operations
 
 DEFAULTS = {
     "cpu": ([256], [1], "ours_float32,files,torch_float32"),
@@ -103,12 +104,12 @@ class Translations:
     def flops(self, cell: Cell) -> int:
         """Of the published generator's convolutions, two per multiply-add."""
         import torch
-        from torch.utils.flop_counter import FlopCounterMode
 
         network = self.torch_network().to("meta")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta"))
-        return counter.get_total_flops()
+        pictures = torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta")
+        with torch.no_grad():
+            operations = count_operations(lambda: network(pictures))
+        return sum(operation.flops for operation in operations)
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
         """One of three kinds."""

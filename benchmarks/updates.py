@@ -8,6 +8,7 @@ from benchmarks.forms import Form, resolve
 from benchmarks.grid import Cell, Prepared
 from benchmarks.machine import allow_tf32, torch_device
 from benchmarks.plain_config import default_config
+from benchmarks.work import Operation, count_operations
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,26 @@ class Updates:
     def flops(self, cell: Cell) -> int:
         """Floating-point operations of one update of the published program, two per multiply-add.
 
-        Counted over its convolutions, forward and backward, by PyTorch's counter on tensors without
-        data. What our forms of the layers do beyond that, or save, is not in it.
+        Counted over its convolutions, forward and backward. What our forms of the layers do beyond
+        that, or save, is not in it.
+        """
+        operations, _ = self.work(cell)
+        return sum(operation.flops for operation in operations)
+
+    def work(self, cell: Cell) -> tuple[list[Operation], int]:
+        """All convolutions of an update of the published program, and how many parameters it has.
+
+        It runs on tensors without data.
         """
         import torch
-        from torch.utils.flop_counter import FlopCounterMode
 
         from benchmarks import torch_cyclegan
 
         trainer = torch_cyclegan.Trainer(self.config(cell), "meta")
         real = torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta")
-        random = torch.Generator().manual_seed(0)
-        with FlopCounterMode(display=False) as counter:
-            trainer.step(real, real, torch_cyclegan.draw(cell.batch, 50, random))
-        return counter.get_total_flops()
+        draws = torch_cyclegan.draw(cell.batch, 50, torch.Generator().manual_seed(0))
+        operations = count_operations(lambda: trainer.step(real, real, draws))
+        return operations, sum(p.numel() for p in trainer.networks.parameters())
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
         """Compiles ours, or builds PyTorch's."""

@@ -10,14 +10,16 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from benchmarks import grid, results, trace  # noqa: E402
+from benchmarks.floor import floor_of  # noqa: E402
 from benchmarks.forms import parse_form, parse_forms, resolve  # noqa: E402
 from benchmarks.grid import Cell  # noqa: E402
 from benchmarks.train_step import parse_arguments  # noqa: E402
 from benchmarks.translate import Translations  # noqa: E402
 from benchmarks.updates import Updates  # noqa: E402
+from benchmarks.work import Operation, count_operations  # noqa: E402
 from configs.default import get_config  # noqa: E402
 from tests.benchmark_stand_ins import OURS, TORCH  # noqa: E402
 
@@ -84,6 +86,22 @@ from benchmarks.plain_config import default_config
 print(json.dumps(default_config(), default=vars))
 """
     assert json.loads(run_blocked(program)) == json.loads(get_config().to_json())
+
+
+def test_floor_by_hand():
+    """A convolution bound by its bytes and one bound by its products, on chips made for that."""
+    layer = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
+    picture = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    forward, backward = count_operations(lambda: layer(picture).sum().backward())
+    places, numbers = 2 * 8 * 8, 2 * 3 * 64 + 4 * 3 * 9 + 2 * 4 * 64
+    assert forward == (2 * places * 9 * 3 * 4, numbers)
+    # It reads the picture, the kernel and the output's gradient, and writes the others' two.
+    assert backward == (2 * forward.flops, 2 * numbers - 2 * 4 * 64)
+    operations = [Operation(flops=1000, elements=1), Operation(flops=10, elements=100)]
+    found = floor_of(operations, parameters=5, bytes_each=2, rate=1000.0, bandwidth=100.0)
+    assert found["products"] == pytest.approx(1010)
+    assert found["bytes"] == pytest.approx(20 + 2000 + 1400)
+    assert found["milliseconds"] == pytest.approx(1000 + 2000 + 1400)
 
 
 def test_flops_are_those_of_the_layers():
