@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# What is wanted of a machine with a GPU, in one call of under ten minutes:
+# What is wanted of a machine with a GPU, each in one call of under ten minutes:
 #
-#     bash benchmarks/gpu.sh FOLDER          # updates at 256x256, kernels, translation, memory
-#     bash benchmarks/gpu.sh FOLDER rest     # float32, other sizes and batches
+#     bash benchmarks/gpu.sh FOLDER          # updates at 256x256 of batch 1 and 16, and kernels
+#     bash benchmarks/gpu.sh FOLDER second   # translation, memory, float32
+#     bash benchmarks/gpu.sh FOLDER rest     # other sizes and batches
 #
 # Needs python3 (or PYTHON) with JAX for CUDA, Flax, Optax, Pillow and PyTorch. Results come into
-# FOLDER as JSON, all that is printed as log.txt. What there is no time for is listed as such.
-# DEVICE=cpu and SMALL="--width 1" try it where there is no GPU.
+# FOLDER as JSON, all that is printed as log_PART.txt. What there is no time for is listed as such.
+# What was compiled is kept in CACHE for the next call. DEVICE=cpu and SMALL="--width 1" try it where
+# there is no GPU.
 set -u
 cd "$(dirname "$0")/.."
-folder=${1:?usage: gpu.sh FOLDER [first|rest]}
+folder=${1:?usage: gpu.sh FOLDER [first|second|rest]}
 part=${2:-first}
 python=${PYTHON:-python3}
 device=${DEVICE:-gpu}
@@ -17,8 +19,8 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# Programs that several of the calls below need are compiled once.
-export JAX_COMPILATION_CACHE_DIR=$scratch/jax TORCHINDUCTOR_CACHE_DIR=$scratch/torch
+cache=${CACHE:-${TMPDIR:-/tmp}/cyclegan_jax_benchmarks}
+export JAX_COMPILATION_CACHE_DIR=$cache/jax TORCHINDUCTOR_CACHE_DIR=$cache/torch
 export PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 status=0
 
@@ -36,14 +38,10 @@ measure() {
 eager=torch_bfloat16,torch_bfloat16+channels_last,torch_tf32
 
 first() {
-    measure 3.3 updates_1 train_step --sizes 256 --batches 1 --profile "$scratch/traces" \
-        --forms "$eager,ours_bfloat16,torch_compile,ours_bfloat16+steps8"
-    measure 2.8 updates_16 train_step --sizes 256 --batches 16 --profile "$scratch/traces" \
+    measure 4.3 updates_1 train_step --sizes 256 --batches 1 --profile "$scratch/traces" \
+        --forms "$eager,ours_bfloat16,torch_compile,ours_bfloat16+steps8,torch_bfloat16+graphs"
+    measure 9 updates_16 train_step --sizes 256 --batches 16 --profile "$scratch/traces" \
         --forms "$eager,ours_bfloat16,torch_compile"
-    measure 1.3 translations translate --sizes 256 --batches 1,16 \
-        --forms ours_bfloat16,torch_bfloat16,torch_bfloat16+channels_last,torch_compile
-    measure 9 memory train_step --memory --sizes 256 --batches 16 \
-        --forms ours_bfloat16,torch_bfloat16,ours_bfloat16+remat,ours_bfloat16+micro4
     for trace in "$scratch"/traces/*_ours_bfloat16/plugins/profile/*/*.xplane.pb; do
         [ -e "$trace" ] || continue
         name=${trace#"$scratch/traces/"}
@@ -51,11 +49,18 @@ first() {
     done
 }
 
-rest() {
-    measure 2 float32 train_step --sizes 256 --batches 1,16 \
+second() {
+    measure 2 translations_1 translate --sizes 256 --batches 1 \
+        --forms ours_bfloat16,torch_bfloat16,torch_bfloat16+channels_last,torch_compile
+    measure 2 translations_16 translate --sizes 256 --batches 16 \
+        --forms ours_bfloat16,torch_bfloat16,torch_bfloat16+channels_last,torch_compile
+    measure 2.5 memory train_step --memory --sizes 256 --batches 16 \
+        --forms ours_bfloat16,torch_bfloat16,ours_bfloat16+remat,ours_bfloat16+micro4
+    measure 9 float32 train_step --sizes 256 --batches 1,16 \
         --forms torch_tf32,torch_float32,ours_float32
-    measure 3 graphs train_step --sizes 256 --batches 1 \
-        --forms ours_bfloat16,torch_bfloat16+graphs
+}
+
+rest() {
     measure 9 grid train_step --sizes 512,128,256 --batches 1,8,4,16 \
         --forms torch_bfloat16,torch_bfloat16+channels_last,ours_bfloat16
 }
@@ -70,6 +75,6 @@ run() {
     return $status
 }
 
-case $part in first | rest) ;; *) echo "part $part: first or rest" >&2; exit 2 ;; esac
+case $part in first | second | rest) ;; *) echo "part $part: first, second or rest" >&2; exit 2 ;; esac
 set -o pipefail
-run 2>&1 | tee "$folder/log.txt"
+run 2>&1 | tee "$folder/log_$part.txt"

@@ -136,7 +136,10 @@ class Trainer:
         o = config.optimizer
         self.optimizers = {
             name: torch.optim.Adam(
-                self._parameters(kind), lr=o.learning_rate, betas=(o.beta1, o.beta2)
+                self._parameters(kind),
+                lr=o.learning_rate,
+                betas=(o.beta1, o.beta2),
+                fused=self.device.type == "cuda" or None,
             )
             for name, kind in (("generators", "gen"), ("discriminators", "disc"))
         }
