@@ -1,7 +1,7 @@
 """Convolutions, each in the form its backend runs fast.
 
-Pictures are NHWC, kernels HWIO. Every operation has a direct form, plain XLA operations, which GPUs
-run well, and a form with the same result up to rounding for XLA's CPU backend.
+Pictures are NHWC, kernels HWIO. Every operation has a direct form, of XLA's own convolutions, which
+GPUs run well, and a form with the same result up to rounding for XLA's CPU backend.
 
 A convolution is linear in its input and in its kernel, so with the cotangent of its output there is
 one number linear in three arrays, and three maps that are its gradients: `_correlate`, `_spread`
@@ -70,11 +70,11 @@ def convolve(
     if pad_mode == "reflect":
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode="reflect")
         padding = _NO_PADDING
-    if _chosen(form) == "direct":
+    if chosen_form(form) == "direct":
         return _plain(x, kernel, stride, padding)
     _, height, width, _ = x.shape
     geometry = Geometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
-    return _correlate(geometry, _widened(x), _widened(kernel)).astype(x.dtype)
+    return _correlate(geometry, widened(x), widened(kernel)).astype(x.dtype)
 
 
 def convolve_transposed(
@@ -102,17 +102,46 @@ def convolve_transposed(
     start, end = crop
     size = kernel.shape[0]
     height, width = (2 * (n - 1) + size - start - end for n in x.shape[1:3])
-    if _chosen(form) == "direct":
-        pads = (size - 1 - start, size - 1 - end)
-        return lax.conv_general_dilated(
-            x, kernel[::-1, ::-1], (1, 1), (pads, pads), (2, 2), dimension_numbers=_LAYOUT
-        )
+    if chosen_form(form) == "direct":
+        return _transposed(crop, x, kernel)
     # The input gradient of a convolution with stride 2; it never reads rows past the full result.
     after = max(end, -1)
     pads = (start, after)
     geometry = Geometry(2, (pads, pads), (height + end - after, width + end - after), (size, size))
-    y = _spread(geometry, _widened(x), _widened(kernel).swapaxes(2, 3))
+    y = _spread(geometry, widened(x), widened(kernel).swapaxes(2, 3))
     return _padded(y, (0, after - end), (0, after - end)).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _transposed(crop: tuple[int, int], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The direct form of `convolve_transposed`."""
+    pads = (kernel.shape[0] - 1 - crop[0], kernel.shape[0] - 1 - crop[1])
+    return lax.conv_general_dilated(
+        x, kernel[::-1, ::-1], (1, 1), (pads, pads), (2, 2), dimension_numbers=_LAYOUT
+    )
+
+
+def _transposed_forward(crop: tuple[int, int], x: jax.Array, kernel: jax.Array) -> tuple:
+    return _transposed(crop, x, kernel), (x, kernel)
+
+
+def _transposed_backward(crop: tuple[int, int], operands: tuple, y: jax.Array) -> tuple:
+    """Gradients in terms of the convolution of stride 2 that this is the transpose of.
+
+    As automatic differentiation has it, the kernel's is a convolution of a dilated x with a window
+    as large as y, which cuDNN has no fast algorithm for.
+    """
+    x, kernel = operands
+    start, end = crop
+    # Equal pads, where a row more is never read, save a GPU from padding in a pass of its own.
+    pads = (start, start if end == start - 1 else end)
+    forward = partial(_plain, stride=2, padding=(pads, pads))
+    turned = kernel.swapaxes(2, 3)
+    (weights,) = jax.linear_transpose(lambda kernel: forward(y, kernel), turned)(x)
+    return forward(y, turned), weights.swapaxes(2, 3)
+
+
+_transposed.defvjp(_transposed_forward, _transposed_backward)
 
 
 @contextmanager
@@ -125,31 +154,7 @@ def default_form(form: Form) -> Iterator[None]:
         _default.reset(token)
 
 
-def normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
-    """Takes the mean over `axes` off and divides by the deviation, with the biased variance.
-
-    Args:
-      x: any array.
-      axes: axes that share their statistics: (1, 2) for instance, (0, 1, 2) for batch norm.
-      epsilon: added to the variance.
-
-    Returns:
-      An array of x's shape and type; the statistics are float32, or float64 for float64.
-    """
-    wide = _widened(x)
-    centred = wide - _mean(wide, axes)
-    variance = _mean(jnp.square(centred), axes)
-    return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)
-
-
-def _mean(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The mean, one axis after the other: XLA's CPU backend splits only such sums over cores."""
-    for axis in sorted(axes, reverse=True):
-        x = x.mean(axis, keepdims=True)
-    return x
-
-
-def _chosen(form: Form | None) -> Form:
+def chosen_form(form: Form | None = None) -> Form:
     """The form asked for, or the one for the backend that will run the traced program."""
     form = form or _default.get()
     if form is None:
@@ -282,7 +287,7 @@ def _suits_winograd(height: int, width: int, channels_in: int, channels_out: int
     return height == width == 3 and min(channels_in, channels_out) >= 64
 
 
-def _widened(x: jax.Array) -> jax.Array:
+def widened(x: jax.Array) -> jax.Array:
     """CPUs multiply no faster in half precision: compute in float32 at least, round at the end."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 

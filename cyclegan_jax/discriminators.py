@@ -69,14 +69,16 @@ class PatchDiscriminator(nn.Module):
         strides = [2] * self.layers + [1] * self.closing
         y = x
         for i, stride in enumerate(strides):
+            normed = i > 0 or self.first_norm
             y = conv(
                 self.width * min(2**i, 8),
                 stride=stride,
                 padding=self.padding,
                 use_bias=i == 0 or (self.inner_bias and not style.norm_replaces_bias),
+                normed=normed,
                 name=f"conv_{i}",
             )(y)
-            if i > 0 or self.first_norm:
+            if normed:
                 y = Norm(style, name=f"norm_{i}")(y)
             y = leaky_relu(y)
         if self.dense:
@@ -100,7 +102,7 @@ class Unit(nn.Module):
         kernel = self.param("kernel", init, (*x.shape[1:], 1), style.param_dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (1,), style.param_dtype)
         y = jnp.einsum("bhwc,hwco->bo", x.astype(style.dtype), kernel.astype(style.dtype))
-        return (y + bias.astype(y.dtype))[:, None, None, :]
+        return (y.astype(bias.dtype) + bias).astype(y.dtype)[:, None, None, :]
 
 
 class PixelDiscriminator(nn.Module):
@@ -123,7 +125,7 @@ class PixelDiscriminator(nn.Module):
         style = self.style
         bias = not style.norm_replaces_bias
         y = leaky_relu(Conv(self.width, 1, style, name="conv_0")(x))
-        y = Conv(2 * self.width, 1, style, use_bias=bias, name="conv_1")(y)
+        y = Conv(2 * self.width, 1, style, use_bias=bias, normed=True, name="conv_1")(y)
         y = leaky_relu(Norm(style, name="norm_1")(y))
         y = Conv(1, 1, style, use_bias=bias, name="conv_2")(y)
         y = y.astype(style.param_dtype)

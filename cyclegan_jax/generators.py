@@ -53,6 +53,7 @@ class ResidualBlock(nn.Module):
                 padding=1,
                 pad_mode="reflect",
                 use_bias=not self.style.norm_replaces_bias,
+                normed=True,
                 name=f"conv_{i}",
             )(y)
             y = Norm(self.style, name=f"norm_{i}")(y)
@@ -124,7 +125,7 @@ class ResNetGenerator(nn.Module):
 
         def layer(make: Layer, features: int, name: str, y: Array) -> Array:
             def compute(_: nn.Module, y: Array) -> Array:
-                y = make(features, style=style, use_bias=bias, name=name)(y)
+                y = make(features, style=style, use_bias=bias, normed=True, name=name)(y)
                 return self.activation(Norm(style, name=f"{name}_norm")(y))
 
             return _stage(self, compute, y)
@@ -176,13 +177,15 @@ class UNetGenerator(nn.Module):
         def down(i: int, _: nn.Module, y: Array) -> Array:
             # The first and the last layer down have no norm: raw pictures, and one-pixel maps.
             y = y if i == 0 else leaky_relu(y)
-            conv = Conv(widths[i], 4, style, stride=2, padding=1, use_bias=bias, name=f"down_{i}")
-            y = conv(y)
-            return Norm(style, name=f"down_{i}_norm")(y) if 0 < i < last else y
+            normed = 0 < i < last
+            conv = functools.partial(Conv, widths[i], 4, style, stride=2, padding=1)
+            y = conv(use_bias=bias, normed=normed, name=f"down_{i}")(y)
+            return Norm(style, name=f"down_{i}_norm")(y) if normed else y
 
         def up(i: int, _: nn.Module, *inputs: Array) -> Array:
             y = nn.relu(jnp.concatenate(inputs, axis=-1))
-            y = UpConv(widths[i - 1], 4, style, (1, 1), use_bias=bias, name=f"up_{i}")(y)
+            conv = functools.partial(UpConv, widths[i - 1], 4, style, (1, 1))
+            y = conv(use_bias=bias, normed=True, name=f"up_{i}")(y)
             y = Norm(style, name=f"up_{i}_norm")(y)
             return Dropout(self.dropout, style)(y) if 4 <= i < last else y
 

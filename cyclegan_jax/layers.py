@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cyclegan_jax import convolutions
+from cyclegan_jax.normalisation import normalise
 
 NORMS = ("instance", "instance_affine", "batch", "none")
 INITIALIZERS = ("normal", "xavier", "kaiming", "orthogonal")
@@ -105,7 +106,9 @@ class Conv(nn.Module):
         padding: pixels on every side, or ((top, bottom), (left, right)), or "same": as many that
             the output has ceil(side / stride) pixels, an odd one at the end (Keras and Paddle).
         pad_mode: what is added, zero or reflect.
-        use_bias: whether an offset, 0 at first, is added.
+        use_bias: whether there is an offset, 0 at first.
+        normed: whether a norm follows. That takes an offset away again, so none is added (see
+            `_with_bias`).
     """
 
     features: int
@@ -115,6 +118,7 @@ class Conv(nn.Module):
     padding: Padding = 0
     pad_mode: Literal["zero", "reflect"] = "zero"
     use_bias: bool = True
+    normed: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -130,7 +134,7 @@ class Conv(nn.Module):
             padding=self._pads(x.shape[1], x.shape[2]),
             pad_mode=self.pad_mode,
         )
-        return _add_bias(self, y) if self.use_bias else y
+        return _with_bias(self, y)
 
     def _pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         if isinstance(self.padding, int):
@@ -169,7 +173,8 @@ class UpConv(nn.Module):
         crop: rows and columns dropped at the start and at the end of the full result. (1, 0) for
             size 3 is PyTorch's padding 1 with output padding 1; (1, 1) for size 4 its padding 1;
             (0, 1) for size 3 is the SAME of Keras and Paddle.
-        use_bias: whether an offset, 0 at first, is added.
+        use_bias: whether there is an offset, 0 at first.
+        normed: whether a norm follows, as in `Conv`.
     """
 
     features: int
@@ -177,6 +182,7 @@ class UpConv(nn.Module):
     style: Style
     crop: tuple[int, int] = (1, 0)
     use_bias: bool = True
+    normed: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -188,13 +194,24 @@ class UpConv(nn.Module):
         y = convolutions.convolve_transposed(
             x.astype(style.dtype), kernel.astype(style.dtype), crop=self.crop
         )
-        return _add_bias(self, y) if self.use_bias else y
+        return _with_bias(self, y)
 
 
-def _add_bias(layer: Conv | UpConv, y: Array) -> Array:
+def _with_bias(layer: Conv | UpConv, y: Array) -> Array:
+    """What a layer gives: y, [B, H, W, features], with the layer's offset where that matters.
+
+    Where a norm takes it away again the offset is a parameter all the same, for the original has
+    it, but is not added. The gradient, 0 in theory, would be what rounding leaves of it, which Adam
+    scales up until the offset wanders; in bfloat16 large ones then drown the activations.
+    """
+    if not layer.use_bias:
+        return y
     dtype = layer.style.param_dtype
     bias = layer.param("bias", nn.initializers.zeros_init(), (layer.features,), dtype)
-    return y + bias.astype(y.dtype)
+    if layer.normed and layer.style.norm != "none":
+        return y
+    # Widened first, so that its gradient, a sum over all pixels, is too.
+    return (y.astype(dtype) + bias).astype(y.dtype)
 
 
 class Norm(nn.Module):
@@ -212,14 +229,14 @@ class Norm(nn.Module):
         if style.norm == "none":
             return x
         if style.norm == "instance":
-            return convolutions.normalise(x, axes=(1, 2), epsilon=1e-5)
+            return normalise(x, axes=(1, 2), epsilon=1e-5)
         wide = x.astype(style.param_dtype)
         if style.norm == "batch":
             mean = _over_devices(wide.mean((0, 1, 2)), style.share)
             variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.share)
             y = (wide - mean) * jax.lax.rsqrt(variance + 1e-5)
         else:
-            y = convolutions.normalise(wide, axes=(1, 2), epsilon=1e-5)
+            y = normalise(wide, axes=(1, 2), epsilon=1e-5)
         deviation = 0.02 if style.norm == "batch" else 0.0
 
         def scale_init(key: Array, shape: Sequence[int], dtype: Any) -> Array:

@@ -22,6 +22,7 @@ FLOORS = [
         "torch_names",
     },
     {"convolutions"},
+    {"normalisation"},
     {"formats"},
     {"layers", "losses", "history", "images", "schedules", "torch_files"},
     {"generators", "discriminators", "data", "evaluation", "bands"},

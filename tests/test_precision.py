@@ -1,12 +1,13 @@
-"""Gradients in bfloat16 against those in float32."""
+"""Gradients in bfloat16: against those in float32, and where there is nothing but rounding."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.generators import ResNetGenerator
-from cyclegan_jax.layers import Style
+from cyclegan_jax.discriminators import PatchDiscriminator
+from cyclegan_jax.generators import ResNetGenerator, UNetGenerator
+from cyclegan_jax.layers import Conv, Style
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,55 @@ def test_gradients_of_a_generator(pictures):
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
     _, of_rounded = gradient(jax.nn.relu, jnp.float32, pictures, rounded)
     assert distance(found, expected) < 2 * distance(of_rounded, expected)
+
+
+NORMED = Style(dtype=jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("network", "without_norm"),
+    [
+        (ResNetGenerator(3, 4, NORMED, 0.0, blocks=1), {"head"}),
+        (UNetGenerator(3, 4, NORMED, 0.0, depth=4), {"down_0", "down_3", "up_0"}),
+        (PatchDiscriminator(4, NORMED, 2), {"conv_0", "conv_3"}),
+    ],
+)
+def test_offsets_before_a_norm_stay(network, without_norm):
+    """A norm takes them away, so their gradient is 0, and not rounding errors for Adam to follow.
+
+    Set to anything, they change nothing; those of layers without a norm do.
+    """
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
+    params = network.init(jax.random.key(0), x)["params"]
+
+    @jax.jit
+    def differentiate(params):
+        def loss(params):
+            y = network.apply({"params": params}, x)
+            return jnp.mean(jnp.square(y - 0.3)), y
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    def offsets(tree):
+        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {path[0].key: leaf for path, leaf in flat if path[-1].key == "bias"}
+
+    gradients, y = differentiate(params)
+    found = offsets(gradients)
+    assert len(found) > len(without_norm)
+    assert {name for name, leaf in found.items() if np.any(leaf != 0)} == without_norm
+
+    def shifted(path, leaf):
+        return leaf + (path[-1].key == "bias" and path[0].key not in without_norm)
+
+    _, same = differentiate(jax.tree_util.tree_map_with_path(shifted, params))
+    np.testing.assert_array_equal(same, y)
+
+
+def test_gradient_of_an_offset_is_a_sum_in_float32():
+    """Of 65,536 ones; in bfloat16 the sum would stop at 256."""
+    layer = Conv(1, 1, Style(dtype=jnp.bfloat16))
+    x = np.zeros((1, 256, 256, 1), np.float32)
+    params = layer.init(jax.random.key(0), x)
+    gradients = jax.grad(lambda p: layer.apply(p, x).astype(jnp.float32).sum())(params)
+    assert gradients["params"]["bias"] == 65536
