@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks import grid, machine, results  # noqa: E402
+from benchmarks import grid, machine, results, trace  # noqa: E402
 from benchmarks.grid import Cell  # noqa: E402
 from tests import benchmark_stand_ins as stand_ins  # noqa: E402
 from tests.benchmark_stand_ins import OURS, OURS16, TORCH  # noqa: E402
@@ -48,6 +48,36 @@ def test_nothing_begins_after_the_deadline(clock):
     assert found[0]["rows"][0]["seconds"] == [1.0]
     rows = results.complete_rows(found)
     assert "images_per_second" in rows[0] and "images_per_second" not in rows[3]
+
+
+def test_on_a_gpu_forms_take_turns_while_others_are_built(clock):
+    """Should a compiler take the time of the rounds, what there is was measured side by side."""
+
+    class Slowing(stand_ins.Task):
+        device = "gpu"
+        rounds = 0
+
+        def prepare(self, form, cell, seconds):
+            if form is TORCH:
+                self.seconds = {name: 2 * each for name, each in self.seconds.items()}
+            return super().prepare(form, cell, seconds)
+
+    task = Slowing(clock, {"ours_float32": 2.0, "torch_float32": 1.0})
+    rows = grid.measure_cell(task, Cell(8, 1), [OURS, TORCH], deadline=1e9)["rows"]
+    assert [row["seconds"] for row in rows] == [[4.0], [2.0]]
+
+
+def test_timings_survive_a_profiler_that_fails(clock, monkeypatch, tmp_path):
+    """There is no profile then, and all else is there."""
+
+    def fail(*_, **__):
+        raise RuntimeError("no counters")
+
+    monkeypatch.setattr(trace, "busiest_kernels", fail)
+    task = stand_ins.Task(clock, {"ours_float32": 2.0})
+    found = grid.measure_cell(task, Cell(8, 1), [OURS], deadline=1e9, profile=tmp_path)
+    assert found["profiles"] == {}
+    assert [(row["status"], row["seconds"]) for row in found["rows"]] == [("ok", [2.0] * 3)]
 
 
 @pytest.mark.parametrize(
