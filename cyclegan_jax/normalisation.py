@@ -1,4 +1,4 @@
-"""What instance and batch norm compute, and its gradient, in few passes over memory."""
+"""Mean and deviation taken out, as instance norm does, and its gradient, in few passes."""
 
 from functools import partial
 

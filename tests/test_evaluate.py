@@ -19,7 +19,7 @@ from cyclegan_jax.evaluators import Evaluation, best_figure, is_better
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.state import create_state
 from cyclegan_jax.train import keep_if_best
-from cyclegan_jax.translations import Pictures, make_sets, read_sets
+from cyclegan_jax.translations import make_sets
 from tests import tiny
 from tests.translators import save_run, scaled_translator
 
@@ -280,19 +280,6 @@ def test_pictures_of_another_shape_or_missing(run, tmp_path):
         evaluate.main(arguments)
 
 
-def test_pictures_of_any_name(tmp_path):
-    """They are found under the test pictures' names; two that would be alike are refused."""
-    picture = np.zeros((8, 8, 3), np.uint8)
-    real = {kind: Pictures([picture], ["my_cat_1_"]) for kind in ("real_a", "real_b")}
-    (tmp_path / "fake_b").mkdir()
-    images.write_image(tmp_path / "fake_b" / "my cat (1).png", picture + 7)
-    (found,) = read_sets(tmp_path, real, ["fake_b"])["fake_b"].pictures
-    assert found.max() == 7
-    images.write_image(tmp_path / "fake_b" / "my_cat_1_.jpg", picture)
-    with pytest.raises(UserError, match="are both my_cat_1_"):
-        read_sets(tmp_path, real, ["fake_b"])
-
-
 def test_table_has_blanks_and_figures_are_merged(tmp_path):
     """A figure that one column lacks is left blank; new figures do not lose the old ones."""
     figures.write_figures(tmp_path, 5, {"x": 1.0, "y": 2.0})
@@ -311,16 +298,3 @@ def test_table_has_blanks_and_figures_are_merged(tmp_path):
     (tmp_path / "evaluation" / "7.json").write_text("[1]")
     with pytest.raises(UserError, match=r"7.json: no figures"):
         figures.read_figures(tmp_path)
-
-
-def test_made_pictures_keep_their_order():
-    """Of two sizes and in several batches, each is the translation of its own."""
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (8 + 4 * (i % 2), 8, 3), np.uint8) for i in range(37)]
-    names = [str(i) for i in range(37)]
-    real = {kind: Pictures(pictures, names) for kind in ("real_a", "real_b")}
-    sets = make_sets(scaled_translator(), real, {"fake_b", "cycled_b"})
-    assert set(sets) == {"real_a", "real_b", "fake_b", "fake_a", "cycled_b"}
-    for original, made in zip(pictures, sets["fake_b"].pictures, strict=True):
-        assert made.shape == original.shape
-        assert np.abs(255 - np.rint(original.mean(-1)) - made[..., 0]).max() <= 1
