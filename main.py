@@ -15,10 +15,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from cyclegan_jax import command, devices
 from cyclegan_jax import config as config_lib
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.interrupt import InterruptedRun
+from cyclegan_jax import distributed
+from cyclegan_jax.utils import command
+from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.interrupt import InterruptedRun
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; given again, the run goes on.")
@@ -34,13 +35,13 @@ def main(argv: list[str]) -> None:
     """Trains."""
     del argv
     config = config_lib.from_flag(CONFIG)
-    devices.join_processes(
+    distributed.join_processes(
         COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, launched=DISTRIBUTED.value
     )
     if jax.process_index() != 0:
         logging.set_verbosity(logging.WARNING)
     config_lib.check(config)
-    devices.check_split(config)
+    distributed.check_split(config)
 
     # Only now, for it takes seconds to load. It writes event files and reads published sets; the
     # GPU's memory is JAX's.
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would announce that at length
     import tensorflow as tf
 
-    from cyclegan_jax.train import train
+    from cyclegan_jax.training import train
 
     tf.config.set_visible_devices([], "GPU")
     train(config, command.path(flags.FLAGS.workdir))
@@ -97,11 +98,11 @@ if __name__ == "__main__":
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signum)
     except UserError as error:
-        devices.leave(f"error: {error}")
+        distributed.leave(f"error: {error}")
     except Exception as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and command.lacks_memory(error):
-            devices.leave(f"error: an update does not fit into memory: {save_memory()}")
+            distributed.leave(f"error: an update does not fit into memory: {save_memory()}")
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
-        devices.leave("error: this process cannot go on, or one of the others is gone")
+        distributed.leave("error: this process cannot go on, or one of the others is gone")

@@ -1,6 +1,6 @@
 """Pairs per second of the input pipeline, cold (read, decode, resize) and warm (from memory).
 
-    python benchmarks/data.py                      # made pictures, 286 -> 256
+    python benchmarks/data.py                      # made images, 286 -> 256
     python benchmarks/data.py --dir horse2zebra    # a folder with trainA and trainB
 
 Cold is the first time through the set; the files themselves may be in the system's memory. Warm
@@ -26,9 +26,9 @@ import PIL  # noqa: E402
 
 from configs import default  # noqa: E402
 from cyclegan_jax.data import load_sources, pairs_per_epoch, train_batches  # noqa: E402
-from cyclegan_jax.data.treatments import resize  # noqa: E402
-from cyclegan_jax.errors import UserError  # noqa: E402
-from cyclegan_jax.images import write_image  # noqa: E402
+from cyclegan_jax.data.transforms import resize  # noqa: E402
+from cyclegan_jax.utils.errors import UserError  # noqa: E402
+from cyclegan_jax.utils.image_io import write_image  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dir", help="folder with trainA and trainB (default: made pictures)")
-    parser.add_argument("--pictures", type=int, default=300, help="made pictures of each domain")
-    parser.add_argument("--size", type=int, default=256, help="pixels of a side of made pictures")
+    parser.add_argument("--dir", help="folder with trainA and trainB (default: made images)")
+    parser.add_argument("--images", type=int, default=300, help="made images of each domain")
+    parser.add_argument("--size", type=int, default=256, help="pixels of a side of made images")
     parser.add_argument("--load-size", type=int, default=286)
     parser.add_argument("--crop-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=1)
@@ -51,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             measure(args, args.dir)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                make_pictures(Path(folder), args.pictures, args.size)
+                make_images(Path(folder), args.images, args.size)
                 measure(args, folder)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
-def make_pictures(folder: Path, count: int, size: int) -> None:
+def make_images(folder: Path, count: int, size: int) -> None:
     """Writes JPEG files that weigh about what photographs do: coarse shapes and fine grain."""
     rng = np.random.default_rng(0)
     for name in ("trainA", "trainB"):
@@ -65,12 +65,12 @@ def make_pictures(folder: Path, count: int, size: int) -> None:
         for i in range(count):
             shapes = resize(rng.integers(0, 256, (8, 8, 3), np.uint8), size, size).astype(int)
             grain = rng.integers(-12, 13, (size, size, 1))
-            picture = np.clip(shapes + grain, 0, 255).astype(np.uint8)
-            write_image(folder / name / f"{i}.jpg", picture)
+            image = np.clip(shapes + grain, 0, 255).astype(np.uint8)
+            write_image(folder / name / f"{i}.jpg", image)
 
 
 def measure(args: argparse.Namespace, folder: str) -> None:
-    """Times one run over the pictures in a folder and prints the table."""
+    """Times one run over the images in a folder and prints the table."""
     config = default.get_config()
     config.batch_size = args.batch_size
     config.data.source = "folder"
@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace, folder: str) -> None:
     config.data.load_size = args.load_size
     config.data.crop_size = args.crop_size
     config.data.threads = args.threads
-    # In step, so that the first epoch reads each picture once.
+    # In step, so that the first epoch reads each image once.
     config.data.pairing = "serial"
     source_a, source_b = load_sources(config.data, "train")
     epoch = -(-pairs_per_epoch(config.data, len(source_a), len(source_b)) // args.batch_size)
@@ -96,8 +96,8 @@ def measure(args: argparse.Namespace, folder: str) -> None:
             "software",
             f"Python {platform.python_version()}, NumPy {np.__version__}, Pillow {PIL.__version__}",
         ),
-        ("pictures", f"{len(source_a)} and {len(source_b)}, {args.dir or 'made'}"),
-        ("treatment", f"to {args.load_size}, crop {args.crop_size}, flip"),
+        ("images", f"{len(source_a)} and {len(source_b)}, {args.dir or 'made'}"),
+        ("transform", f"to {args.load_size}, crop {args.crop_size}, flip"),
         ("batch, threads", f"{args.batch_size}, {args.threads}"),
         ("cold", f"{cold:,.0f} pairs/s"),
         (

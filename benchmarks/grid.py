@@ -39,7 +39,7 @@ Report = Callable[[Result], None]
 
 
 class Cell(NamedTuple):
-    """Pixels of a side, and pairs or pictures at a time."""
+    """Pixels of a side, and pairs or images at a time."""
 
     size: int
     batch: int
@@ -73,8 +73,8 @@ class Task(Protocol):
     def rounds(self) -> int:
         """How often each form is timed."""
 
-    def images(self, cell: Cell) -> int:
-        """How many pictures a batch has."""
+    def images_in(self, cell: Cell) -> int:
+        """How many images a batch has."""
 
     def flops(self, cell: Cell) -> int:
         """Floating-point operations of a batch, as published."""
@@ -108,7 +108,7 @@ def measure_cell(
     """
     result: Result = cell._asdict() | {
         "machine": "",
-        "images": task.images(cell),
+        "images": task.images_in(cell),
         "flops": task.flops(cell),
         "peaks": {},
         "rows": [],

@@ -4,7 +4,7 @@
     python -m benchmarks.recipe_parity --only celeba monet2photo --gradient-size 256
 
 Random weights, the same on both sides. For each recipe it prints the largest difference of the
-pictures and of the scores at the recipe's own size in float32, and of the gradients of each loss by
+images and of the scores at the recipe's own size in float32, and of the gradients of each loss by
 both networks that it reaches, relative to the largest gradient there; it exits with 1 where that is
 more than 1e-4 and 1e-6.
 
@@ -24,8 +24,8 @@ import jax
 import numpy as np
 import torch
 
-from cyclegan_jax import images
 from cyclegan_jax.state import build_networks
+from cyclegan_jax.utils import image_io
 from tests import parity
 from tests.torch_params import to_flax
 
@@ -55,22 +55,22 @@ def random_trainer(config: Any, side: int) -> Any:
 
 def random_pair(random: np.random.Generator, side: int) -> dict[str, np.ndarray]:
     """Noise of both domains, uint8 [1, side, side, 3]."""
-    return {domain: parity.picture_batch(random, side, batch=1) for domain in ("a", "b")}
+    return {domain: parity.image_batch(random, side, batch=1) for domain in ("a", "b")}
 
 
 def output_differences(name: str) -> dict[str, float]:
-    """Largest difference of what each kind of network makes of a picture, {generator, ...}."""
+    """Largest difference of what each kind of network makes of an image, {generator, ...}."""
     config = parity.recipe(name)
     side = config.data.crop_size
     trainer, networks = random_trainer(config, side), build_networks(config)
-    picture = random_pair(np.random.default_rng(0), side)["a"]
+    image = random_pair(np.random.default_rng(0), side)["a"]
     differences = {}
     for kind, network in (("generator", "gen_ab"), ("discriminator", "disc_b")):
         with torch.no_grad():
-            theirs = trainer.networks[network](parity.to_torch(picture, torch.float32))
+            theirs = trainer.networks[network](parity.to_torch(image, torch.float32))
         params = to_flax(trainer.networks[network].state_dict())
         apply = jax.jit(getattr(networks, network).apply)
-        ours = apply({"params": params}, images.to_float(picture))
+        ours = apply({"params": params}, image_io.to_float(image))
         maps = theirs if isinstance(theirs, tuple) else (theirs,)
         differences[f"{kind} at {side}x{side}"] = max(
             float(np.abs(np.asarray(x) - y.permute(0, 2, 3, 1).numpy()).max())

@@ -2,8 +2,8 @@
 
     python -m benchmarks.recipes [--only NAMES] [--workdir FOLDER] [--json FILE]
 
-A recipe keeps its architecture, losses, order and number of updates, pool, pairing and treatment.
-Width, blocks, pictures and the discriminators' depth are smaller; learning rate and length are set
+A recipe keeps its architecture, losses, order and number of updates, pool, pairing and transform.
+Width, blocks, images and the discriminators' depth are smaller; learning rate and length are set
 for the time there is. Two train at a time, each in a process of its own.
 """
 
@@ -29,11 +29,11 @@ RUNS = {
     "celeba_hair": (300, 1e-3),
     "firewatch": (300, 1e-3),
 }
-SIZE = 64  # pixels, for pictures of 256
+SIZE = 64  # pixels, for images of 256
 
 
 def small(recipe: str, seed: int) -> Any:
-    """The recipe's configuration, at a quarter of the pictures' size, on the built-in set."""
+    """The recipe's configuration, at a quarter of the images' size, on the built-in set."""
     config = importlib.import_module(f"configs.{recipe}").get_config()
     num_steps, learning_rate = RUNS[recipe]
     config.seed = seed
@@ -66,8 +66,8 @@ def learn(recipe: str, seed: int, workdir: Path) -> dict[str, Any]:
     """Trains one, and returns its name, seconds (compiling included) and figures."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from cyclegan_jax.figures import read_figures
-    from cyclegan_jax.train import train
+    from cyclegan_jax.evaluation.results import read_figures
+    from cyclegan_jax.training import train
 
     config = small(recipe, seed)
     start = time.monotonic()

@@ -2,7 +2,7 @@
 
 The losses, history pool and update of Zhu et al. 2017 (arXiv:1703.10593), on `torch_networks`.
 Nothing here knows of the JAX program: a configuration is anything with the attributes of
-`configs/default.py`, and pictures are [B, C, H, W] in [-1, 1].
+`configs/default.py`, and images are [B, C, H, W] in [-1, 1].
 """
 
 from collections.abc import Callable, Iterable
@@ -20,9 +20,9 @@ Scores = Tensor | tuple[Tensor, ...]
 
 
 def adversarial(scores: Scores, is_real: bool, mode: str, real_label: float = 1.0) -> Tensor:
-    """Distance of scores from those of real or generated pictures: lsgan, vanilla or wgangp.
+    """Distance of scores from those of real or generated images: lsgan, vanilla or wgangp.
 
-    Real pictures should score `real_label` (but for wgangp), generated ones 0. Scores of several
+    Real images should score `real_label` (but for wgangp), generated ones 0. Scores of several
     scales are added up, each a mean over its own map.
     """
     if isinstance(scores, tuple):
@@ -47,18 +47,18 @@ PoolDraws = Iterable[tuple[bool, int]]
 
 
 class ImagePool:
-    """Earlier generated pictures; which are shown again is drawn by the caller."""
+    """Earlier generated images; which are shown again is drawn by the caller."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.images: list[Tensor] = []
 
     def query(self, images: Tensor, draws: PoolDraws) -> Tensor:
-        """Takes new pictures [B, C, H, W] one by one and returns as many to train on.
+        """Takes new images [B, C, H, W] one by one and returns as many to train on.
 
         Args:
-            images: new pictures.
-            draws: for each of them (use_old, index): once the pool is full, whether the picture at
+            images: new images.
+            draws: for each of them (use_old, index): once the pool is full, whether the image at
                 `index` is returned and the new one put in its place. Ignored before.
         """
         returned = []
@@ -79,7 +79,7 @@ class Draws:
     """The random part of one update.
 
     Attributes:
-        pool_a: for each picture of the batch, see `ImagePool.query`.
+        pool_a: for each image of the batch, see `ImagePool.query`.
         pool_b: likewise.
         mix: {a, b}, [B] in [0, 1], for wgangp's gradient penalty alone.
     """
@@ -146,7 +146,7 @@ class Trainer:
         self.pools = {domain: ImagePool(config.pool_size) for domain in ("a", "b")}
 
     def step(self, real_a: Tensor, real_b: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """One update on pictures [B, C, H, W] of the trainer's device and type.
+        """One update on images [B, C, H, W] of the trainer's device and type.
 
         Returns:
             The weighted losses before the last step of each Adam, on the device:
@@ -231,7 +231,7 @@ class Trainer:
             losses = self._minimise("generators", terms)
         for parameter in self._parameters("disc"):
             parameter.requires_grad_(True)
-        return losses, {domain: picture.detach() for domain, picture in fake.items()}
+        return losses, {domain: image.detach() for domain, image in fake.items()}
 
     def _update_discriminators(
         self, real: dict[str, Tensor], fake: dict[str, Tensor], draws: Draws

@@ -1,6 +1,6 @@
 """The networks of the published CycleGAN in PyTorch, written plainly.
 
-Parameters carry the published names, so that files of the original load. Pictures are [B, C, H, W]
+Parameters carry the published names, so that files of the original load. Images are [B, C, H, W]
 in [-1, 1]; a configuration is anything with the attributes of `configs/default.py`.
 """
 
@@ -129,7 +129,7 @@ class UNetLevel(nn.Module):
 
 
 class UNetGenerator(nn.Module):
-    """`depth` halvings: 7 for pictures of 128, 8 for 256."""
+    """`depth` halvings: 7 for images of 128, 8 for 256."""
 
     def __init__(
         self,

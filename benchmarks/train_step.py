@@ -5,7 +5,7 @@
     python -m benchmarks.train_step --memory --size 256 --batch 4
 
 Needs jax, flax, optax, Pillow and torch, nothing else. The PyTorch side is `torch_cyclegan`, the
-published program; it picks cuDNN's fastest algorithms. All sides get pictures that lie on the
+published program; it picks cuDNN's fastest algorithms. All sides get images that lie on the
 device already. A pair counts as one image; TFLOP/s count the convolutions as published. The peak is
 the best matrix product of the same precision, measured beside. Memory is what XLA plans for ours,
 and what PyTorch had allocated at its peak. Cells that there was no time for are listed as such.

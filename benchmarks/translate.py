@@ -1,16 +1,16 @@
-"""Pictures per second of one generator, ours against PyTorch's, and from file to file.
+"""Images per second of one generator, ours against PyTorch's, and from file to file.
 
     python -m benchmarks.translate                             # ResNet-9 of width 64, 256x256
-    python -m benchmarks.translate --width 8 --pictures 200 --format png
+    python -m benchmarks.translate --width 8 --images 200 --format png
     python -m benchmarks.translate --device gpu --sizes 256,512 --batches 1,16 --json t.json
     python -m benchmarks.translate --large 4096x4096 --tile 128 --rounds 1
 
 In one process, in turns: compiled networks are called on arrays that are there already, and the
 form `files` is the program `cyclegan_jax.translate`, which reads, translates and writes as many
-JPEG pictures. PyTorch's networks are of the form's type, not cast by autocast, and record nothing
+JPEG images. PyTorch's networks are of the form's type, not cast by autocast, and record nothing
 for gradients.
 
-`--large` times a single picture instead, in bands with `--tile` and else as a whole, and gives the
+`--large` times a single image instead, in bands with `--tile` and else as a whole, and gives the
 peak memory of the process. Compiling is in the first time, not in those after it.
 
 Forms, separated by commas:
@@ -55,15 +55,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--variant", default="resnet9", help="of the generators")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--sizes", "--size", type=parse_numbers, help="pixels of a side")
-    parser.add_argument("--batches", "--batch-size", type=parse_numbers, help="pictures at a time")
+    parser.add_argument("--batches", "--batch-size", type=parse_numbers, help="images at a time")
     parser.add_argument("--forms", type=parse_forms, help="see above")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--pictures", type=int, default=20, help="of a round from file to file")
+    parser.add_argument("--images", type=int, default=20, help="of a round from file to file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=7.0, help="nothing begins after these")
     parser.add_argument("--json", type=Path, help="file of results")
     parser.add_argument("--format", help="of the files written (default: JPEG)")
-    parser.add_argument("--large", metavar="HxW", help="one picture of this height and width")
+    parser.add_argument("--large", metavar="HxW", help="one image of this height and width")
     parser.add_argument("--tile", type=int, help="with --large: rows of a band")
     args = parser.parse_args(argv)
     sizes, batches, forms = DEFAULTS[args.device]
@@ -84,20 +84,20 @@ class Translations:
         rounds: timings of each form.
         variant: of the generator.
         width: likewise.
-        pictures: of the form `files`, in a call.
+        images: of the form `files`, in a call.
         format: of the files written, JPEG where it is None.
-        tile: rows of a band, of single large pictures.
+        tile: rows of a band, of single large images.
     """
 
     device: str
     rounds: int
     variant: str
     width: int
-    pictures: int
+    images: int
     format: str | None
     tile: int | None
 
-    def images(self, cell: Cell) -> int:
+    def images_in(self, cell: Cell) -> int:
         """As many as the batch."""
         return cell.batch
 
@@ -106,9 +106,9 @@ class Translations:
         import torch
 
         network = self.torch_network().to("meta")
-        pictures = torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta")
+        images = torch.zeros(cell.batch, 3, cell.size, cell.size, device="meta")
         with torch.no_grad():
-            operations = count_operations(lambda: network(pictures))
+            operations = count_operations(lambda: network(images))
         return sum(operation.flops for operation in operations)
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
@@ -124,9 +124,9 @@ class Translations:
         import jax
         import jax.numpy as jnp
 
-        from cyclegan_jax.generators import build_generator
-        from cyclegan_jax.inference import Network
-        from cyclegan_jax.layers import Style
+        from cyclegan_jax.inference.translator import Network
+        from cyclegan_jax.models.generators import build_generator
+        from cyclegan_jax.models.layers import Style
 
         style = Style(dtype=jnp.dtype(precision))
         generator = build_generator(self.variant, channels=3, width=self.width, style=style)
@@ -135,7 +135,7 @@ class Translations:
 
     def translator(self, batch: int) -> Any:
         """There and back are the same."""
-        from cyclegan_jax.inference import Translator
+        from cyclegan_jax.inference.translator import Translator
 
         network = self.network()
         return Translator(network, network, 0, batch_size=batch, tile=self.tile)
@@ -150,19 +150,19 @@ class Translations:
 
 
 def prepare_ours(task: Translations, form: Form, cell: Cell) -> Prepared:
-    """The network as `inference.translate` compiles it, on pictures that are there."""
+    """The network as `inference.translate` compiles it, on images that are there."""
     import jax
 
-    from cyclegan_jax.inference import translate
+    from cyclegan_jax.inference.translator import translate
 
     generator, params, _ = task.network(form.precision)
     shape = (cell.batch, cell.size, cell.size, 3)
-    pictures = jax.random.uniform(jax.random.key(1), shape, minval=-1.0)
-    compiled = translate.lower(generator, params, pictures).compile()
+    images = jax.random.uniform(jax.random.key(1), shape, minval=-1.0)
+    compiled = translate.lower(generator, params, images).compile()
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            result = compiled(params, pictures)
+            result = compiled(params, images)
         jax.block_until_ready(result)
 
     precision = form.multiplied_in(task.device)
@@ -170,15 +170,15 @@ def prepare_ours(task: Translations, form: Form, cell: Cell) -> Prepared:
 
 
 def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
-    """The program, on made pictures in a folder that goes when the form does."""
+    """The program, on made images in a folder that goes when the form does."""
     default_config()  # a stand-in for ml_collections where it is missing
-    from benchmarks.data import make_pictures
-    from cyclegan_jax.jobs import plan_jobs, translate_jobs
+    from benchmarks.data import make_images
+    from cyclegan_jax.inference.files import plan_jobs, translate_jobs
 
     translator = task.translator(cell.batch)
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name)
-    make_pictures(path, task.pictures, cell.size)
+    make_images(path, task.images, cell.size)
 
     def run(calls: int) -> None:
         assert folder
@@ -189,7 +189,7 @@ def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
             failures = translate_jobs(translator, jobs, lambda: None)
             assert not failures
 
-    return Prepared(run, form.multiplied_in(task.device), task.pictures / cell.batch)
+    return Prepared(run, form.multiplied_in(task.device), task.images / cell.batch)
 
 
 def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
@@ -202,8 +202,8 @@ def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
     layout = torch.channels_last if form.channels_last else torch.contiguous_format
     device = torch_device(task.device)
     network = task.torch_network().eval().to(device, dtype).to(memory_format=layout)
-    pictures = torch.rand((cell.batch, 3, cell.size, cell.size), device=device) * 2 - 1
-    pictures = pictures.to(dtype).to(memory_format=layout)
+    images = torch.rand((cell.batch, 3, cell.size, cell.size), device=device) * 2 - 1
+    images = images.to(dtype).to(memory_format=layout)
     if form.compiled or form.graphs:
         network.compile(dynamic=False, mode="reduce-overhead" if form.graphs else None)
 
@@ -212,7 +212,7 @@ def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
         # Compilers take this better than inference_mode, and it costs as little.
         with torch.no_grad():
             for _ in range(calls):
-                network(pictures)
+                network(images)
         if device == "cuda":
             torch.cuda.synchronize()
 
@@ -242,18 +242,18 @@ def measure(args: argparse.Namespace, task: Translations) -> None:
 
 
 def measure_large(task: Translations, large: str) -> None:
-    """Times one picture, and prints the times and the peak memory."""
+    """Times one image, and prints the times and the peak memory."""
     import resource
 
     import numpy as np
 
     height, width = map(int, large.split("x"))
     translator = task.translator(1)
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     seconds = []
     for _ in range(task.rounds):
         start = time.perf_counter()
-        translator(picture)
+        translator(image)
         seconds.append(f"{time.perf_counter() - start:.1f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
     how = f"in bands of {task.tile} rows" if task.tile else "whole"
@@ -267,10 +267,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     args = parse_arguments(argv)
     choose_device(args.device)
-    from cyclegan_jax.errors import UserError
+    from cyclegan_jax.utils.errors import UserError
 
     task = Translations(
-        args.device, args.rounds, args.variant, args.width, args.pictures, args.format, args.tile
+        args.device, args.rounds, args.variant, args.width, args.images, args.format, args.tile
     )
     try:
         measure_large(task, args.large) if args.large else measure(args, task)

@@ -44,7 +44,7 @@ class Updates:
             config.steps_per_dispatch = form.steps
         return config
 
-    def images(self, cell: Cell) -> int:
+    def images_in(self, cell: Cell) -> int:
         """A pair counts as one."""
         return cell.batch
 

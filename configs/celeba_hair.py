@@ -6,7 +6,7 @@ r"""Black hair into blond and back, on the faces of CelebA.
 It expects CelebA (Liu et al. 2015; mmlab.ie.cuhk.edu.hk/projects/CelebA.html, also on Kaggle): the
 faces in `img_align_celeba` and the table `list_attr_celeba.csv` or `.txt`, together in one folder.
 48,472 faces have black hair and 29,980 blond; the rest is left where it is and not used. There is
-no test set: samples show the first training pictures, and the last strips are the round trips of
+no test set: samples show the first training images, and the last strips are the round trips of
 the trained networks.
 
 Generators and discriminators as the original's with every padding by reflection (transposed layers

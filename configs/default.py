@@ -49,13 +49,13 @@ def get_config() -> ConfigDict:
     # patch (70x70 with 3 layers), pixel (1x1): as published. Variants of later systems:
     # patch_normed (a norm on the first layer too), patch_reflect (padded by reflection),
     # patch_same (Keras), patch_strided, both without the layer of stride 1, and dense (patch_same
-    # with one score for the picture).
+    # with one score for the image).
     d.variant = "patch"
     d.width = 64  # channels of the first layer
     d.layers = 3  # strided layers: 1 of patch sees 16x16 pixels, 2 34x34, 3 70x70, 4 142x142
     d.norm = "instance"  # instance, instance_affine, batch, none
     d.sigmoid = False  # scores in (0, 1); lsgan only
-    d.scales = 1  # 2: a second discriminator judges the picture at half its size, and so on
+    d.scales = 1  # 2: a second discriminator judges the image at half its size, and so on
 
     c.init = i = ConfigDict()
     i.name = "normal"  # normal, xavier, kaiming, orthogonal
@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     # Running averages of the generators' parameters, kept beside them and used for samples,
     # figures and translations: 0.999 averages over about 1,000 updates; 0 keeps none.
     c.average_decay = 0.0
-    # Generated pictures that each discriminator may be shown again; 0 shows only the newest.
+    # Generated images that each discriminator may be shown again; 0 shows only the newest.
     c.pool_size = 50
     # Which networks move first on each batch: generators, discriminators.
     c.update_first = "generators"
@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     s.step_epochs = 50  # step: divided by 10 each time these have passed
 
     c.data = da = ConfigDict()
-    # tfds (the published sets), folder (your own pictures), celeba (faces by attribute), shapes
+    # tfds (the published sets), folder (your own images), celeba (faces by attribute), shapes
     # (built in, drawn on the fly)
     da.source = "tfds"
     da.name = "horse2zebra"  # tfds: which of its cycle_gan sets
@@ -113,31 +113,31 @@ def get_config() -> ConfigDict:
     da.attribute_a = "Black_Hair"
     da.attribute_b = "Blond_Hair"
     da.direction = "a_to_b"  # b_to_a swaps the two domains
-    da.channels_a = 3  # 1 turns pictures grey, 3 turns them into colour
+    da.channels_a = 3  # 1 turns images grey, 3 turns them into colour
     da.channels_b = 3
     da.bit_depth = 8  # bits per channel handed to the networks: 8 or 16
     # resize_and_crop: to load_size x load_size, then a random crop. crop: the crop alone.
     # scale_width: to width load_size, keeping proportions. scale_width_and_crop: both.
     # none: only sides rounded to multiples of 4.
-    da.treatment = "resize_and_crop"
+    da.transform = "resize_and_crop"
     da.load_size = 286  # pixels
     da.crop_size = 256  # pixels
     da.flip = True  # mirror left to right with probability 1/2
-    da.flip_alike = False  # flip both pictures of a pair or none
+    da.flip_alike = False  # flip both images of a pair or none
     da.pairing = "independent"  # independent: B is drawn at random; serial: A and B go in step
     da.epoch = "larger"  # pairs in an epoch: as many as the larger set has, or the smaller
-    da.max_pictures = 0  # use only this many of each set, from the first; 0 uses all
-    da.skip_unreadable = False  # pass over a damaged picture with a warning instead of stopping
-    da.cache_gib = 4.0  # decoded and resized pictures kept in memory, per process
+    da.max_images = 0  # use only this many of each set, from the first; 0 uses all
+    da.skip_unreadable = False  # pass over a damaged image with a warning instead of stopping
+    da.cache_gib = 4.0  # decoded and resized images kept in memory, per process
     da.threads = 4  # decoding threads, per process
     da.prefetch_batches = 4  # batches made ready ahead of the update
     da.shapes_size = 64  # shapes: pixels of a side
-    da.shapes_train = 400  # shapes: training pictures of each domain
+    da.shapes_train = 400  # shapes: training images of each domain
     da.shapes_test = 64  # shapes: scenes whose both paintings are known
 
     c.evaluation = e = ConfigDict()
     # With commas between: truth (of shapes), cycle and identity (L1, PSNR, SSIM of what comes back
-    # and of what should stay as it is), paired (likewise, where test pictures of A and B share
+    # and of what should stay as it is), paired (likewise, where test images of A and B share
     # names), segmentation (of label maps), fid, kid. Empty: truth, else cycle, identity.
     e.metrics = ""
     # The figure by which the best checkpoint is chosen and kept for good: a_to_b/fid, or fid for
@@ -154,8 +154,8 @@ def get_config() -> ConfigDict:
     c.log_every_steps = 100
     c.sample_every_steps = 1000
     c.sample_early = False  # also each step to 100, each 10th to 1,000, each 100th to 10,000
-    c.sample_pictures = 4  # rows of a sample strip, from the test set
-    c.sample_batch = False  # also strips of the pictures just trained on
+    c.sample_images = 4  # rows of a sample strip, from the test set
+    c.sample_batch = False  # also strips of the images just trained on
     c.evaluate_every_steps = 0  # figures of the test sets, see `evaluation`
     c.checkpoint_every_steps = 1000
     c.checkpoints_to_keep = 3  # the newest

@@ -2,7 +2,7 @@ r"""Photographs of landscapes into the style of a game, after a Keras CycleGAN.
 
     python main.py --config configs/firewatch.py --workdir runs/firewatch --config.data.dir=FOLDER
 
-It expects photographs in `FOLDER/trainA`, pictures of the style in `FOLDER/trainB` (screenshots of
+It expects photographs in `FOLDER/trainA`, images of the style in `FOLDER/trainB` (screenshots of
 the game Firewatch, say, of which there is no published set), and likewise `testA` and `testB`. All
 are resized straight to 256x256.
 
@@ -14,7 +14,7 @@ instance norm, scores through a sigmoid; discriminators move first. Options of t
     learning rate falling from epoch 101 on   --config.schedule.name=linear
     identity, every tenth update    --config.loss.identity=0.1
     up by doubled pixels            --config.generator.variant=resnet9_same_resize
-    one score for the picture       --config.discriminator.variant=dense
+    one score for the image       --config.discriminator.variant=dense
     discriminators at two sizes, and deeper generators
         --config.discriminator.scales=2 --config.generator.variant=resnet9_same_deep
 """

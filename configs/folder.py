@@ -1,7 +1,7 @@
-r"""Two folders of one's own pictures, trained as the original.
+r"""Two folders of one's own images, trained as the original.
 
     python main.py --config configs/folder.py --workdir runs/mine \
-        --config.data.train_a=PICTURES_A --config.data.train_b=PICTURES_B
+        --config.data.train_a=IMAGES_A --config.data.train_b=IMAGES_B
 
 or one folder that holds trainA, trainB and, if there are any, testA and testB:
 

@@ -2,7 +2,7 @@
 
     python main.py --config configs/horse2zebra.py --workdir runs/horse2zebra
 
-Pictures come from TFDS's `cycle_gan/horse2zebra` (1,067 horses and 1,334 zebras, about 110 MB,
+Images come from TFDS's `cycle_gan/horse2zebra` (1,067 horses and 1,334 zebras, about 110 MB,
 fetched once), or from a folder that holds trainA, trainB, testA and testB:
 
     ... --config.data.source=folder --config.data.dir=FOLDER

@@ -3,10 +3,10 @@ r"""A compact CycleGAN on horses and zebras: short residual blocks, crops of 224
     python main.py --config configs/horse2zebra_224.py --workdir runs/horse2zebra_224 \
         --config.data.dir=horse2zebra
 
-It expects the 256x256 pictures of the archive `horse2zebra.zip` that the original's authors publish
+It expects the 256x256 images of the archive `horse2zebra.zip` that the original's authors publish
 (people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets), and beside its folders the lists
-`trainA.txt` and `trainB.txt` with a picture a line (`trainA/n02381460_2.jpg`); without lists the
-folders themselves are read. `testA` gives the one picture that is shown all the way.
+`trainA.txt` and `trainB.txt` with an image a line (`trainA/n02381460_2.jpg`); without lists the
+folders themselves are read. `testA` gives the one image that is shown all the way.
 
 Seven blocks of one convolution each, LeakyReLU throughout, affine instance norm, also on the
 discriminators' first layer. Discriminators move first; the learning rate is constant; there is no
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.num_steps = 20_000
 
     config.data.source = "folder"
-    config.data.treatment = "crop"
+    config.data.transform = "crop"
     config.data.crop_size = 224
     config.data.flip = False
     config.data.pairing = "serial"
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
 
     config.sample_every_steps = 500
     config.sample_early = True
-    config.sample_pictures = 1
+    config.sample_images = 1
     config.sample_batch = True
     config.backup_every_steps = 2000
     return config

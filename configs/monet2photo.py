@@ -2,7 +2,7 @@ r"""Monet's paintings into photographs and back, without transposed convolutions
 
     python main.py --config configs/monet2photo.py --workdir runs/monet2photo
 
-Pictures come from TFDS's `cycle_gan/monet2photo`, fetched once, or from a folder that holds trainA,
+Images come from TFDS's `cycle_gan/monet2photo`, fetched once, or from a folder that holds trainA,
 trainB, testA and testB:
 
     ... --config.data.source=folder --config.data.dir=FOLDER
@@ -35,5 +35,5 @@ def get_config() -> ConfigDict:
     config.data.name = "monet2photo"
 
     config.sample_every_steps = 100
-    config.sample_pictures = 5
+    config.sample_images = 5
     return config

@@ -3,7 +3,7 @@
     python main.py --config configs/quickstart.py --workdir runs/quickstart
 
 About three and a half minutes on two CPU cores. At the end a table compares the start, the end and
-what generators would score that change nothing; `runs/quickstart/samples` has the pictures.
+what generators would score that change nothing; `runs/quickstart/samples` has the images.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 5e-4
 
     config.data.source = "shapes"
-    config.data.treatment = "none"
+    config.data.transform = "none"
     config.schedule.constant_epochs = 3
     config.schedule.decay_epochs = 3
 

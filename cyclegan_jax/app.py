@@ -1,6 +1,6 @@
-"""Shows what a trained model makes of a picture, in a page of this machine's own.
+"""Shows what a trained model makes of an image, in a page of this machine's own.
 
-`python -m cyclegan_jax.app --workdir W`, then open the address it prints: drop a picture, and see
+`python -m cyclegan_jax.app --workdir W`, then open the address it prints: drop an image, and see
 it translated and brought back. Only this machine can reach it, unless --host says otherwise.
 """
 
@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from cyclegan_jax import command
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.images import read_image, read_size, write_image
-from cyclegan_jax.inference import DIRECTIONS, Translator
+from cyclegan_jax.inference.translator import DIRECTIONS, Translator
+from cyclegan_jax.utils import command
+from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.image_io import read_image, read_size, write_image
 
 MAX_PIXELS = 2048 * 2048
 _LABELS = ("Input", "Translated", "Brought back")
@@ -38,7 +38,7 @@ class Demonstration:
 
     Attributes:
         translators: by direction; they share their networks.
-        max_pixels: pictures of more are refused.
+        max_pixels: images of more are refused.
     """
 
     def __init__(self, translator: Translator, max_pixels: int = MAX_PIXELS):
@@ -49,26 +49,26 @@ class Demonstration:
 
     @property
     def max_bytes(self) -> int:
-        """Of a file: a picture of the most pixels, uncompressed, with alpha, at 16 bits."""
+        """Of a file: an image of the most pixels, uncompressed, with alpha, at 16 bits."""
         return self.max_pixels * 8 + 2**20
 
     def translate(self, path: str, direction: str) -> tuple[str, list[np.ndarray]]:
-        """What to say of a picture, and it, its translation, and what that is brought back to.
+        """What to say of an image, and it, its translation, and what that is brought back to.
 
         Raises:
-            UserError: the picture cannot be read, is too large, or does not fit the networks.
+            UserError: the image cannot be read, is too large, or does not fit the networks.
         """
         name = Path(path).name
         try:
             height, width = read_size(path)
             if height * width > self.max_pixels:
                 raise UserError(
-                    f"picture {name} is {width} × {height}, {height * width:,} pixels; at most "
+                    f"image {name} is {width} × {height}, {height * width:,} pixels; at most "
                     f"{self.max_pixels:,} are taken (the app's --max_pixels)"
                 )
-            picture = read_image(path)
+            image = read_image(path)
             start = time.monotonic()
-            made = [picture, *self.translators[direction].round_trip(picture)]
+            made = [image, *self.translators[direction].round_trip(image)]
         except UserError as error:
             # A folder of the server's is of no use to the reader.
             raise UserError(str(error).replace(path, name)) from error
@@ -76,16 +76,16 @@ class Demonstration:
             if not command.lacks_memory(error):
                 raise
             raise UserError(
-                f"picture {name}, {width} × {height}, does not fit into memory; the app's --tile "
+                f"image {name}, {width} × {height}, does not fit into memory; the app's --tile "
                 "computes in bands"
             ) from error
         seconds = time.monotonic() - start
-        bits = 8 * picture.itemsize
+        bits = 8 * image.itemsize
         said = f"{name}, {_in_words(direction)}: {width} × {height}, {bits} bits, {seconds:.1f} s"
         return said, made
 
     def show(self, path: str | None, direction: str) -> Iterator[list[str | None]]:
-        """Contents of the page's parts: what is said, as HTML, and files of the pictures."""
+        """Contents of the page's parts: what is said, as HTML, and files of the images."""
         if path is None:
             yield [_said(""), None, None, None]
             return
@@ -97,9 +97,9 @@ class Demonstration:
         # Gradio copies what is yielded before it asks for more, and then they may go.
         with tempfile.TemporaryDirectory() as folder:
             files: list[str | None] = []
-            for picture, suffix in zip(made, ("", "_translated", "_back"), strict=True):
+            for image, suffix in zip(made, ("", "_translated", "_back"), strict=True):
                 file = Path(folder) / f"{Path(path).stem}{suffix}.png"
-                write_image(file, picture)
+                write_image(file, image)
                 files.append(str(file))
             yield [_said(said), *files]
 
@@ -124,11 +124,11 @@ def build_page(demonstration: Demonstration, title: str) -> Any:
         step = next(iter(demonstration.translators.values())).step
         gr.HTML(
             f"<h1>{html.escape(title)}</h1><p>Checkpoint of step {step:,}. "
-            "The first picture of a size takes longer.</p>"
+            "The first image of a size takes longer.</p>"
         )
         with gr.Row(equal_height=True):
             # Not an Image, which would turn 16 bits into 8 and fail on what it cannot read.
-            file = gr.File(label=f"Drop a picture here: {limit}", height=140, scale=2)
+            file = gr.File(label=f"Drop an image here: {limit}", height=140, scale=2)
             direction = gr.Radio(choices, value=DIRECTIONS[0], label="Direction")
         said = gr.HTML(_said(""))
         with gr.Row():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 
 class Best(NamedTuple):

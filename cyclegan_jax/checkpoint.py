@@ -16,11 +16,11 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from cyclegan_jax import config as config_lib
-from cyclegan_jax import devices
+from cyclegan_jax import distributed
 from cyclegan_jax.best import Best, KeptBest, read_best, write_best
-from cyclegan_jax.command import lacks_memory
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.state import TrainState
+from cyclegan_jax.utils.command import lacks_memory
+from cyclegan_jax.utils.errors import UserError
 
 
 class Checkpoints:
@@ -82,7 +82,7 @@ class Checkpoints:
         if step in self.steps:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(devices.of_all_processes(state)),
+            state=ocp.args.StandardSave(distributed.of_all_processes(state)),
             config=ocp.args.JsonSave(config.to_dict()),
         )
         try:
@@ -175,7 +175,7 @@ class Checkpoints:
         stored = self.read_config(step)
         where = f"checkpoint {self.folder / str(step)}"
         config_lib.check_same_architecture(config, stored, where)
-        everywhere = NamedSharding(devices.mesh_of_all(), PartitionSpec())
+        everywhere = NamedSharding(distributed.mesh_of_all(), PartitionSpec())
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), template
         )
@@ -187,7 +187,7 @@ class Checkpoints:
             if lacks_memory(error):
                 raise
             raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        return devices.of_this_process(state)
+        return distributed.of_this_process(state)
 
     def restore_params(
         self, config: ConfigDict, checkpoint: str | int = "latest", *, averaged: bool = False
@@ -259,7 +259,7 @@ class Checkpoints:
     def _check_shapes(self, step: int, template: Any) -> None:
         """Raises UserError where arrays of the checkpoint have other shapes than the template's.
 
-        The networks agree by then: it is the pools whose pictures or number are others, or that
+        The networks agree by then: it is the pools whose images or number are others, or that
         averages are kept.
         """
         where = f"checkpoint {self.folder / str(step)}"
@@ -269,7 +269,7 @@ class Checkpoints:
                 raise UserError(
                     f"{where}: {name} is {kept.get(name, 'not there')}, but this configuration "
                     f"makes it {made.get(name, 'none')}; keep pool_size, average_decay and the "
-                    "size of pictures, or start another run with init_from"
+                    "size of images, or start another run with init_from"
                 )
 
     def _set_aside(self, step: int) -> Path:

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from configs import default
 from cyclegan_jax.data import DATA_CHOICES, published
-from cyclegan_jax.discriminators import DISCRIMINATORS, check_discriminator_size
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.generators import GENERATORS, check_generator_size, has_blocks
-from cyclegan_jax.layers import INITIALIZERS, NORMS
 from cyclegan_jax.losses import MODES
+from cyclegan_jax.models.discriminators import DISCRIMINATORS, check_discriminator_size
+from cyclegan_jax.models.generators import GENERATORS, check_generator_size, has_blocks
+from cyclegan_jax.models.layers import INITIALIZERS, NORMS
 from cyclegan_jax.schedules import SCHEDULES, total_epochs
 from cyclegan_jax.state import PRECISIONS, build_networks
+from cyclegan_jax.utils.errors import UserError
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "precision": PRECISIONS,
@@ -56,7 +56,7 @@ AT_LEAST: dict[str, float] = {
     "data.shapes_size": 16,
     "data.shapes_train": 1,
     "data.shapes_test": 1,
-    "sample_pictures": 1,
+    "sample_images": 1,
     "checkpoints_to_keep": 1,
     "profile_steps": 1,
 }
@@ -76,6 +76,13 @@ ARCHITECTURE = (
     "data.channels_a",
     "data.channels_b",
 )
+
+# Fields that stored configurations of earlier versions call otherwise: {old name: name}.
+RENAMED = {
+    "data.treatment": "data.transform",
+    "data.max_pictures": "data.max_images",
+    "sample_pictures": "sample_images",
+}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -183,7 +190,7 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             "config.schedule: constant_epochs + decay_epochs must be at least 1, or set num_steps"
         )
-    crops = config.data.treatment in ("resize_and_crop", "scale_width_and_crop")
+    crops = config.data.transform in ("resize_and_crop", "scale_width_and_crop")
     if crops and config.data.crop_size > config.data.load_size:
         raise UserError(
             f"config.data.crop_size is {config.data.crop_size}; it must be at most data.load_size, "
@@ -200,14 +207,14 @@ def _check_together(config: ConfigDict) -> None:
         )
 
 
-def check_picture_size(config: ConfigDict, height: int, width: int) -> None:
-    """Raises UserError unless all four networks take training pictures of this size."""
+def check_image_size(config: ConfigDict, height: int, width: int) -> None:
+    """Raises UserError unless all four networks take training images of this size."""
     networks = build_networks(config)
     try:
         check_generator_size(networks.gen_ab, height, width)
         check_discriminator_size(networks.disc_a, height, width)
     except UserError as error:
-        raise UserError(f"{error}; data.treatment and data.crop_size decide the size") from None
+        raise UserError(f"{error}; data.transform and data.crop_size decide the size") from None
 
 
 def check_same_architecture(config: ConfigDict, stored: ConfigDict, where: str) -> None:
@@ -239,6 +246,7 @@ def from_dict(values: dict[str, Any], where: str) -> ConfigDict:
     config = default.get_config()
     known = flatten(config)
     for name, value in flatten(values).items():
+        name = RENAMED.get(name, name)
         if name not in known:
             raise UserError(f"{where}: {_unknown(name, known)}")
         node = config

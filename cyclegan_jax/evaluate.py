@@ -1,8 +1,8 @@
 """Figures of a trained model on its test sets.
 
-`python -m cyclegan_jax.evaluate --workdir W` translates the test pictures of the run both ways and
-prints what `--metrics` asks for, checkpoint by checkpoint. All figures are computed from pictures
-as they are saved; `--save` keeps those, and `--pictures` takes them instead of a checkpoint's.
+`python -m cyclegan_jax.evaluate --workdir W` translates the test images of the run both ways and
+prints what `--metrics` asks for, checkpoint by checkpoint. All figures are computed from images
+as they are saved; `--save` keeps those, and `--images` takes them instead of a checkpoint's.
 """
 
 import argparse
@@ -11,14 +11,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cyclegan_jax import command, figures
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.evaluators import METRICS, Evaluation
-from cyclegan_jax.figures import Figures
-from cyclegan_jax.inference import Translator
-from cyclegan_jax.translations import make_sets, read_sets, save_sets
+from cyclegan_jax.evaluation import results
+from cyclegan_jax.evaluation.image_sets import make_sets, read_sets, save_sets
+from cyclegan_jax.evaluation.metrics import METRICS, Evaluation
+from cyclegan_jax.evaluation.results import Figures
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.utils import command
+from cyclegan_jax.utils.errors import UserError
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -31,8 +32,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "configuration, or all that apply and need no other file",
     )
     add("--checkpoint", default="latest", help="latest (default), best, all, or steps with commas")
-    add("--test_a", metavar="FOLDERS", help="test pictures instead of the run's data.test_a")
-    add("--test_b", metavar="FOLDERS", help="test pictures instead of the run's data.test_b")
+    add("--test_a", metavar="FOLDERS", help="test images instead of the run's data.test_a")
+    add("--test_b", metavar="FOLDERS", help="test images instead of the run's data.test_b")
     add("--palette_a", metavar="P", help="segmentation: colours of A (a name or a file)")
     add("--palette_b", metavar="P", help="segmentation: colours of B (a name or a file)")
     add("--inception", metavar="FILE", help="fid, kid: weights, instead of fetching them once")
@@ -40,10 +41,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--save",
         type=command.path,
         metavar="FOLDER",
-        help="keep the pictures: FOLDER/STEP/fake_b/NAME.png",
+        help="keep the images: FOLDER/STEP/fake_b/NAME.png",
     )
     add(
-        "--pictures",
+        "--images",
+        "--pictures",  # the earlier name
         type=command.path,
         metavar="FOLDER",
         help="with fake_b, fake_a, ... made before; the figures are not added to the run's",
@@ -59,20 +61,20 @@ def main(arguments: list[str] | None = None) -> None:
         UserError: a mistake of the user's.
     """
     given = _parse(arguments)
-    if given.pictures and (given.save or given.checkpoint != "latest"):
-        raise UserError("--pictures takes pictures as they are: no --checkpoint, no --save")
+    if given.images and (given.save or given.checkpoint != "latest"):
+        raise UserError("--images takes images as they are: no --checkpoint, no --save")
     if given.json and not given.json.absolute().parent.is_dir():
         raise UserError(f"--json {given.json}: there is no such folder")
     config = _configuration(given)
-    if given.pictures:
+    if given.images:
         evaluation = Evaluation(config)
-        sets = read_sets(given.pictures, evaluation.real, evaluation.needs)
+        sets = read_sets(given.images, evaluation.real, evaluation.needs)
         scored = evaluation.score(sets)
-        found = {str(given.pictures): scored}
-        print(figures.table({"figure": scored}))
+        found = {str(given.images): scored}
+        print(results.table({"figure": scored}))
     else:
         found = {str(k): v for k, v in _evaluate_checkpoints(given, config).items()}
-        print(figures.table(found))
+        print(results.table(found))
     if given.json:
         try:
             given.json.write_text(json.dumps(found, indent=2) + "\n")
@@ -112,7 +114,7 @@ def _evaluate_checkpoints(given: argparse.Namespace, config: Any) -> dict[int, F
             save_sets(sets, given.save / str(translator.step))
         found[translator.step] = evaluation.score(sets)
         if own_tests:
-            figures.write_figures(given.workdir, translator.step, found[translator.step])
+            results.write_figures(given.workdir, translator.step, found[translator.step])
     if own_tests:
         _write_events(given.workdir, found)
     return found
@@ -153,4 +155,4 @@ def _write_events(workdir: Path, found: dict[int, Figures]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, "the test pictures do not fit into memory")
+    command.run(main, "the test images do not fit into memory")

@@ -15,11 +15,11 @@ Array = jax.Array
 def adversarial(
     scores: Array | tuple[Array, ...], is_real: bool, mode: str, real_label: float = 1.0
 ) -> Array:
-    """How far scores are from those of real (or generated) pictures.
+    """How far scores are from those of real (or generated) images.
 
     Args:
         scores: of any shape; several maps, as of a multi-scale discriminator, count as a sum.
-        is_real: what the scores should say. A generator asks for True on its own pictures.
+        is_real: what the scores should say. A generator asks for True on its own images.
         mode: lsgan, mean squared distance to 1 or 0 (Mao et al. 2017); vanilla, cross-entropy on
             the scores as logits (Goodfellow et al. 2014); wgangp, minus or plus the mean score
             (Gulrajani et al. 2017).
@@ -42,7 +42,7 @@ def adversarial(
 
 
 def absolute_difference(x: Array, y: Array) -> Array:
-    """Mean absolute difference of two pictures: the cycle and the identity loss."""
+    """Mean absolute difference of two images: the cycle and the identity loss."""
     if x.shape != y.shape:
         raise ValueError(f"shapes differ: {x.shape} and {y.shape}")
     return jnp.mean(jnp.abs(x - y))
@@ -51,15 +51,15 @@ def absolute_difference(x: Array, y: Array) -> Array:
 def gradient_penalty(
     discriminate: Callable[[Array], Any], real: Array, fake: Array, mix: Array
 ) -> Array:
-    """Mean squared distance from 1 of the scores' slope between real and generated pictures.
+    """Mean squared distance from 1 of the scores' slope between real and generated images.
 
     Args:
-        discriminate: pictures [B, H, W, C] to scores, one map or several.
+        discriminate: images [B, H, W, C] to scores, one map or several.
         real: [B, H, W, C].
         fake: [B, H, W, C].
-        mix: [B], uniform in [0, 1]: the share of the real picture in each point that is tried.
+        mix: [B], uniform in [0, 1]: the share of the real image in each point that is tried.
 
-    Follows Gulrajani et al. 2017, equation 3; the scores of a picture are summed.
+    Follows Gulrajani et al. 2017, equation 3; the scores of an image are summed.
     """
     share = mix[:, None, None, None]
     between = share * real + (1.0 - share) * fake

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax import layers, losses
+from cyclegan_jax import losses
+from cyclegan_jax.models import layers
 from cyclegan_jax.state import Networks, Params
 
 Array = jax.Array
@@ -89,7 +90,7 @@ def discriminator_loss(
         networks: the four modules.
         params: of disc_a and disc_b.
         real: {a, b}, float [B, H, W, C] in [-1, 1].
-        shown: {a, b}, generated pictures of the same shapes.
+        shown: {a, b}, generated images of the same shapes.
         penalty_key: for the points of wgangp's gradient penalty.
         config: mode and weights in `config.loss`.
     """
@@ -119,15 +120,15 @@ def discriminator_loss(
 def _applier(
     networks: Networks, params: Params, dropout_key: Array | None = None
 ) -> Callable[..., list[Any]]:
-    """A function (network's name, batches of pictures) -> the outputs for each batch.
+    """A function (network's name, batches of images) -> the outputs for each batch.
 
-    Where a network treats every picture by itself, all go through it in one call: the same result
+    Where a network treats every image by itself, all go through it in one call: the same result
     from fewer and larger operations. `first` numbers the batches, so that dropout differs.
     """
 
     def apply(name: str, *batches: Array, first: int = 0) -> list[Any]:
         network = getattr(networks, name)
-        if len(batches) > 1 and not network.mixes_pictures:
+        if len(batches) > 1 and not network.mixes_images:
             joined = network.apply({"params": params[name]}, jnp.concatenate(batches))
             return [_rows(joined, i, len(x)) for i, x in enumerate(batches)]
         outputs = []

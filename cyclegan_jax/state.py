@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cyclegan_jax import history
-from cyclegan_jax.discriminators import build_discriminator
-from cyclegan_jax.generators import build_generator
-from cyclegan_jax.layers import WHOLE_BATCH, Share, Style
+from cyclegan_jax import image_pool
+from cyclegan_jax.models.discriminators import build_discriminator
+from cyclegan_jax.models.generators import build_generator
+from cyclegan_jax.models.layers import WHOLE_BATCH, Share, Style
 
 Array = jax.Array
 Params = Any
@@ -21,7 +21,7 @@ DISCRIMINATOR_NAMES = ("disc_a", "disc_b")
 
 
 class Networks(NamedTuple):
-    """Flax modules; `gen_ab` turns A into B, `disc_a` judges pictures of A."""
+    """Flax modules; `gen_ab` turns A into B, `disc_a` judges images of A."""
 
     gen_ab: Any
     gen_ba: Any
@@ -36,7 +36,7 @@ class TrainState(flax.struct.PyTreeNode):
         step: updates done, an int32 scalar.
         params: {gen_ab, gen_ba, disc_a, disc_b}, each a tree of float32 (or float64).
         optimizers: {generators, discriminators}, the states of the two Adams.
-        pools: {a, b}, the generated pictures of each domain that discriminators may see again.
+        pools: {a, b}, the generated images of each domain that discriminators may see again.
         key: the run's random key; an update uses `fold_in(key, step)`.
         average: {gen_ab, gen_ba}, running averages of the generators' parameters; None where the
             configuration asks for none.
@@ -45,13 +45,13 @@ class TrainState(flax.struct.PyTreeNode):
     step: Array
     params: dict[str, Params]
     optimizers: dict[str, optax.OptState]
-    pools: dict[str, history.Pool]
+    pools: dict[str, image_pool.Pool]
     key: Array
     average: dict[str, Params] | None = None
 
     @property
     def shown_params(self) -> dict[str, Params]:
-        """The networks to make pictures with: the averaged generators where there are any."""
+        """The networks to make images with: the averaged generators where there are any."""
         return self.params | (self.average or {})
 
     def with_networks(self, params: dict[str, Params]) -> "TrainState":
@@ -125,12 +125,12 @@ def _copied_generators(params: dict[str, Params]) -> dict[str, Params]:
     return jax.tree.map(jnp.copy, subset(params, GENERATOR_NAMES))
 
 
-def create_state(config: Any, picture_size: tuple[int, int]) -> TrainState:
+def create_state(config: Any, image_size: tuple[int, int]) -> TrainState:
     """A state at step 0, a pure function of the configuration's seed.
 
     Args:
         config: see `configs/default.py`.
-        picture_size: (height, width) of training pictures, which the pools hold.
+        image_size: (height, width) of training images, which the pools hold.
     """
     networks = build_networks(config)
     dtype = jnp.promote_types(compute_dtype(config), jnp.float32)
@@ -138,8 +138,8 @@ def create_state(config: Any, picture_size: tuple[int, int]) -> TrainState:
     key = jax.random.key(config.seed, impl="threefry2x32")
     network_keys = jax.random.split(jax.random.fold_in(key, 0x1217), 4)
     shapes = {
-        "a": (*picture_size, config.data.channels_a),
-        "b": (*picture_size, config.data.channels_b),
+        "a": (*image_size, config.data.channels_a),
+        "b": (*image_size, config.data.channels_b),
     }
     inputs = {"gen_ab": "a", "gen_ba": "b", "disc_a": "a", "disc_b": "b"}
     params = {
@@ -156,7 +156,7 @@ def create_state(config: Any, picture_size: tuple[int, int]) -> TrainState:
             "generators": adam.init(subset(params, GENERATOR_NAMES)),
             "discriminators": adam.init(subset(params, DISCRIMINATOR_NAMES)),
         },
-        pools={d: history.create(config.pool_size, shapes[d], dtype) for d in ("a", "b")},
+        pools={d: image_pool.create(config.pool_size, shapes[d], dtype) for d in ("a", "b")},
         key=key,
         average=_copied_generators(params) if config.average_decay else None,
     )

@@ -11,16 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cyclegan_jax import history, images
-from cyclegan_jax.devices import micro_batches
-from cyclegan_jax.layers import Share
-from cyclegan_jax.objectives import (
-    Batch,
-    Metrics,
-    discriminator_loss,
-    generate,
-    generator_loss,
-)
+from cyclegan_jax import image_pool
+from cyclegan_jax.distributed import micro_batches
+from cyclegan_jax.models.layers import Share
+from cyclegan_jax.objectives import Batch, Metrics, discriminator_loss, generate, generator_loss
 from cyclegan_jax.schedules import learning_rate
 from cyclegan_jax.state import (
     DISCRIMINATOR_NAMES,
@@ -33,6 +27,7 @@ from cyclegan_jax.state import (
     optimizer,
     subset,
 )
+from cyclegan_jax.utils import image_io
 
 Array = jax.Array
 
@@ -64,7 +59,7 @@ def train_step(
         losses at the parameters before their update, `gradient_norm/*`, `learning_rate`.
     """
     dtype = jnp.promote_types(compute_dtype(config), jnp.float32)
-    real = {domain: images.to_float(jnp.asarray(batch[domain]), dtype) for domain in ("a", "b")}
+    real = {domain: image_io.to_float(jnp.asarray(batch[domain]), dtype) for domain in ("a", "b")}
     keys = dict(
         zip(
             ("dropout", "pool_a", "pool_b", "penalty"),
@@ -83,10 +78,10 @@ def train_step(
 
         def differentiate(networks: Networks, *given: Batch) -> Any:
             gradient = jax.value_and_grad(loss, has_aux=True)
-            (_, (terms, pictures)), gradients = gradient(params, networks, *given)
-            return gradients, terms, pictures
+            (_, (terms, images)), gradients = gradient(params, networks, *given)
+            return gradients, terms, images
 
-        *means, pictures = in_micro_batches(differentiate, params, *given)
+        *means, images = in_micro_batches(differentiate, params, *given)
         gradients, terms = _mean_over_devices(means, axis_name)
         updates, adam = optimizer(config, rate).update(gradients, state.optimizers[name], params)
         metrics = {f"{name}/{term}": value for term, value in terms.items()}
@@ -95,7 +90,7 @@ def train_step(
             params=state.params | optax.apply_updates(params, updates),
             optimizers=state.optimizers | {name: adam},
         )
-        return moved, metrics, pictures
+        return moved, metrics, images
 
     def update_generators(state: TrainState) -> tuple[TrainState, Metrics, Batch]:
         def once(state: TrainState, key: Array) -> Any:
@@ -154,15 +149,15 @@ def _in_micro_batches(
     """What `compute` gives for batches, done in the micro-batches that `share` says.
 
     Args:
-        compute: (networks, *batches) -> (gradients, scalars, something for each picture), of which
-            the first two are means over these pictures.
+        compute: (networks, *batches) -> (gradients, scalars, something for each image), of which
+            the first two are means over these images.
         params: what the gradients are for.
         batches: trees of arrays [B, ...].
         config: for the networks.
         share: this device's of the whole batch.
 
     Returns:
-        The same of whole batches: two means over all pictures, and arrays [B, ...] in their order.
+        The same of whole batches: two means over all images, and arrays [B, ...] in their order.
     """
     if share.parts == 1:
         return compute(build_networks(config, share), *batches)
@@ -170,16 +165,16 @@ def _in_micro_batches(
     def body(total: Any, given: Any) -> Any:
         part, *some = given
         networks = build_networks(config, dataclasses.replace(share, part=part))
-        gradients, terms, pictures = compute(networks, *some)
-        return jax.tree.map(jnp.add, total, gradients), (terms, pictures)
+        gradients, terms, images = compute(networks, *some)
+        return jax.tree.map(jnp.add, total, gradients), (terms, images)
 
     split = jax.tree.map(lambda x: x.reshape(share.parts, -1, *x.shape[1:]), batches)
     zeros = jax.tree.map(jnp.zeros_like, params)
-    total, (terms, pictures) = jax.lax.scan(body, zeros, (jnp.arange(share.parts), *split))
+    total, (terms, images) = jax.lax.scan(body, zeros, (jnp.arange(share.parts), *split))
     return (
         jax.tree.map(lambda x: x / share.parts, total),
         jax.tree.map(lambda x: x.mean(0), terms),
-        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pictures),
+        jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), images),
     )
 
 
@@ -196,18 +191,18 @@ def _repeat(
 
     # Compiled once, however often it is done.
     state, results = jax.lax.scan(body, state, jnp.arange(times))
-    metrics, pictures = jax.tree.map(lambda values: values[-1], results)
-    return state, metrics, pictures
+    metrics, images = jax.tree.map(lambda values: values[-1], results)
+    return state, metrics, images
 
 
 def _query_pool(
-    pool: history.Pool, fake: Array, key: Array, axis_name: str | None
-) -> tuple[history.Pool, Array]:
+    pool: image_pool.Pool, fake: Array, key: Array, axis_name: str | None
+) -> tuple[image_pool.Pool, Array]:
     """Asks the pool, which sees the fakes of all devices in the order of the whole batch."""
     if axis_name is None:
-        return history.query(pool, fake, key)
+        return image_pool.query(pool, fake, key)
     whole = jax.lax.all_gather(fake, axis_name, tiled=True)
-    pool, shown = history.query(pool, whole, key)
+    pool, shown = image_pool.query(pool, whole, key)
     start = jax.lax.axis_index(axis_name) * fake.shape[0]
     return pool, jax.lax.dynamic_slice_in_dim(shown, start, fake.shape[0])
 

@@ -1,6 +1,6 @@
-"""Translates pictures with a trained model.
+"""Translates images with a trained model.
 
-`python -m cyclegan_jax.translate --workdir W --input PICTURES --output FOLDER` takes a picture or a
+`python -m cyclegan_jax.translate --workdir W --input IMAGES --output FOLDER` takes an image or a
 folder with all that is below it, and makes a tree of translations under the same names.
 """
 
@@ -8,10 +8,10 @@ import argparse
 import sys
 import time
 
-from cyclegan_jax import command
-from cyclegan_jax.formats import WRITABLE
-from cyclegan_jax.inference import DIRECTIONS, Translator
-from cyclegan_jax.jobs import plan_jobs, translate_jobs
+from cyclegan_jax.inference.files import plan_jobs, translate_jobs
+from cyclegan_jax.inference.translator import DIRECTIONS, Translator
+from cyclegan_jax.utils import command
+from cyclegan_jax.utils.formats import WRITABLE
 
 
 class Progress:
@@ -23,7 +23,7 @@ class Progress:
         self._total = total
         self._start = time.monotonic()
         self._last = 0.0
-        self._show(f"0 of {total} pictures")
+        self._show(f"0 of {total} images")
 
     @property
     def seconds(self) -> float:
@@ -31,13 +31,13 @@ class Progress:
         return time.monotonic() - self._start
 
     def add(self) -> None:
-        """Counts a picture."""
+        """Counts an image."""
         self.done += 1
         seconds = self.seconds
         if seconds > self._last + 0.2 or self.done == self._total:
             self._last = seconds
             left = round(seconds / self.done * (self._total - self.done))
-            self._show(f"{self.done} of {self._total} pictures, {left} s left")
+            self._show(f"{self.done} of {self._total} images, {left} s left")
 
     def _show(self, line: str) -> None:
         if sys.stderr.isatty():
@@ -49,7 +49,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.translate", description=__doc__)
     add = parser.add_argument
     add("--workdir", type=command.path, required=True, help="of a run")
-    add("--input", type=command.path, required=True, help="a picture, or a folder of pictures")
+    add("--input", type=command.path, required=True, help="an image, or a folder of images")
     add("--output", type=command.path, required=True, help="folder for the translations")
     add("--direction", choices=DIRECTIONS, default="a_to_b")
     add("--checkpoint", default="latest", help="latest (default), best or a step")
@@ -57,12 +57,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace files that are there")
     add("--round_trip", action="store_true", help="also save what is brought back: NAME_back")
     add("--side_by_side", action="store_true", help="also save strips: NAME_side_by_side.png")
-    add("--batch_size", type=int, default=1, metavar="N", help="pictures of one size at a time")
+    add("--batch_size", type=int, default=1, metavar="N", help="images of one size at a time")
     add(
         "--tile",
         type=int,
         metavar="N",
-        help="compute pictures higher than N rows in bands of N rows, for less memory: about "
+        help="compute images higher than N rows in bands of N rows, for less memory: about "
         "3 H W width bytes (8192x8192 at width 64: 12 GiB) and what a band takes, a few times "
         "4 N W width bytes; slower, and the same result",
     )
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Raises:
         UserError: a mistake of the user's; nothing was made.
-        SystemExit: some pictures could not be translated; they are named.
+        SystemExit: some images could not be translated; they are named.
     """
     given = _parse(arguments)
     jobs = plan_jobs(
@@ -96,11 +96,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         failures = translate_jobs(translator, jobs, progress.add)
     except KeyboardInterrupt:
-        done = f"{progress.done} of {len(jobs)} pictures done"
+        done = f"{progress.done} of {len(jobs)} images done"
         print(f"stopped: {done}; the files that are there are whole", file=sys.stderr)
         sys.exit(130)
     print(
-        f"{given.output}: {len(jobs) - len(failures)} of {len(jobs)} pictures translated "
+        f"{given.output}: {len(jobs) - len(failures)} of {len(jobs)} images translated "
         f"{given.direction} by checkpoint {translator.step} in {progress.seconds:.1f} s"
     )
     for message in failures.values():
@@ -110,4 +110,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, "a picture does not fit into memory: lower --batch_size or give --tile")
+    command.run(main, "an image does not fit into memory: lower --batch_size or give --tile")

@@ -40,7 +40,7 @@ class Task:
         self.clock, self.seconds, self.building = clock, seconds, building
         self.errors, self.batches = errors or {}, batches or {}
 
-    def images(self, cell: Cell) -> int:
+    def images_in(self, cell: Cell) -> int:
         """Pairs."""
         return 2 * cell.batch
 

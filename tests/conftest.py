@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from cyclegan_jax.inference import Translator  # noqa: E402
+from cyclegan_jax.inference.translator import Translator  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.translators import scaled_translator  # noqa: E402
 
@@ -42,7 +42,7 @@ SLOW = (
     "test_processes.py",
     "test_benchmark_step.py",
     "test_export.py",
-    "test_feed.py",
+    "test_prefetch.py",
     "test_accumulation.py",
     "test_app.py",
     "test_gallery.py",

@@ -13,9 +13,9 @@ import numpy as np
 from flax import linen as nn
 
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.devices import join_processes
-from cyclegan_jax.inference import Network, Translator
-from cyclegan_jax.layers import Dropout, Norm, Share, Style
+from cyclegan_jax.distributed import join_processes
+from cyclegan_jax.inference.translator import Network, Translator
+from cyclegan_jax.models.layers import Dropout, Norm, Share, Style
 from cyclegan_jax.state import build_networks
 from cyclegan_jax.step import DEVICE_AXIS, compile_step
 from tests import smallest
@@ -92,8 +92,8 @@ def layers(devices: int) -> dict[str, np.ndarray]:
     return {"y": y.reshape(x.shape), "x": of_x.reshape(x.shape), **gradients["layers_0"]}
 
 
-def pictures() -> dict[str, np.ndarray]:
-    """Ten pictures translated and brought back, on all devices and one by one on the first."""
+def images() -> dict[str, np.ndarray]:
+    """Ten images translated and brought back, on all devices and one by one on the first."""
     networks = build_networks(smallest.get_config())
     rng = np.random.default_rng(0)
     there, back = (
@@ -113,7 +113,7 @@ def alone(folder: Path) -> None:
     Runs(folder).run("four", "four", 4, at_a_time=HALF)
     for name, devices in (("one", 1), ("two", 2), ("four", 4)):
         np.savez(folder / f"layers_{name}.npz", **layers(devices))
-    np.savez(folder / "pictures.npz", **pictures())
+    np.savez(folder / "images.npz", **images())
 
 
 def among_others(folder: Path, process: int, processes: int) -> None:

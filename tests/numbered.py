@@ -1,4 +1,4 @@
-"""Pictures that tell which they are and what was done to them, and batches of them."""
+"""Images that tell which they are and what was done to them, and batches of them."""
 
 import collections
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from configs import default
 from cyclegan_jax.data import train_batches
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 SIDE = 12
 
 
 class NumberedSource:
-    """Each pixel of picture i is (row, column, i): crops, flips and indices can be told."""
+    """Each pixel of image i is (row, column, i): crops, flips and indices can be told."""
 
     def __init__(self, count, unreadable=(), sizes=None):
         self.count = count
@@ -26,21 +26,21 @@ class NumberedSource:
     def __getitem__(self, index):
         self.reads[index] += 1
         if index in self.unreadable:
-            raise UserError(f"picture {self.name(index)} cannot be read: made so")
+            raise UserError(f"image {self.name(index)} cannot be read: made so")
         height, width = self.sizes.get(index, (SIDE, SIDE))
         rows, columns = np.mgrid[:height, :width]
         return np.stack([rows, columns, np.full_like(rows, index)], axis=-1).astype(np.uint8)
 
     def name(self, index):
         """As a file would be called."""
-        return f"picture-{index}.png"
+        return f"image-{index}.png"
 
 
 def make_config(**fields):
     config = default.get_config()
     config.batch_size = fields.pop("batch_size", 2)
     config.seed = fields.pop("seed", 0)
-    config.data.update({"treatment": "crop", "crop_size": 8, "threads": 2, **fields})
+    config.data.update({"transform": "crop", "crop_size": 8, "threads": 2, **fields})
     return config
 
 
@@ -52,13 +52,13 @@ def take(config, source_a, source_b, start=0, stop=6, **process):
 
 
 def indices(batches, domain):
-    """Which pictures the batches show, from the channel that holds their number."""
-    return [int(picture[0, 0, 2]) for batch in batches for picture in batch[domain]]
+    """Which images the batches show, from the channel that holds their number."""
+    return [int(image[0, 0, 2]) for batch in batches for image in batch[domain]]
 
 
-def is_flipped(picture):
+def is_flipped(image):
     """Whether columns run from right to left."""
-    return bool(picture[0, 0, 1] > picture[0, -1, 1])
+    return bool(image[0, 0, 1] > image[0, -1, 1])
 
 
 def assert_same(ours, theirs):

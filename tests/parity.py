@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from benchmarks import torch_cyclegan
-from cyclegan_jax import history, images
+from cyclegan_jax import image_pool
 from cyclegan_jax.objectives import discriminator_loss, generator_loss
 from cyclegan_jax.state import TrainState, build_networks, create_state
+from cyclegan_jax.utils import image_io
 from tests import torch_recipes
 from tests.torch_params import to_flax
 
@@ -77,16 +78,16 @@ def randomise(network: torch.nn.Module, seed: int) -> None:
             parameter.data = 0.3 * noise + (0.5 if parameter.data.any() else 0.0)
 
 
-def picture_batch(
+def image_batch(
     random: np.random.Generator, size: int, channels: int = 3, batch: int = 2
 ) -> np.ndarray:
     """uint8 [batch, size, size, channels]."""
     return random.integers(0, 256, (batch, size, size, channels), np.uint8)
 
 
-def to_torch(pictures: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def to_torch(images: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """uint8 [B, H, W, C] to what the PyTorch networks take."""
-    return torch.from_numpy(images.to_float(pictures, np.float64)).permute(0, 3, 1, 2).to(dtype)
+    return torch.from_numpy(image_io.to_float(images, np.float64)).permute(0, 3, 1, 2).to(dtype)
 
 
 def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
@@ -99,7 +100,7 @@ def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
 
 
 def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
-    """PyTorch's side for pictures of size x size, from the published kind of start."""
+    """PyTorch's side for images of size x size, from the published kind of start."""
     torch.manual_seed(0)
     return torch_cyclegan.Trainer(
         config,
@@ -130,7 +131,7 @@ def step_draws(state: TrainState, config: Any) -> torch_cyclegan.Draws:
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
     pools = []
     for key in keys[1:3]:
-        drawn = history.draw(key, batch, max(config.pool_size, 1))
+        drawn = image_pool.draw(key, batch, max(config.pool_size, 1))
         pools.append(list(zip(drawn.exchange.tolist(), drawn.index.tolist(), strict=True)))
     mix = {
         domain: torch.tensor(np.array(jax.random.uniform(jax.random.fold_in(keys[3], i), (batch,))))
@@ -170,7 +171,7 @@ def loss_gradients(
         state: ours, with the same weights.
         config: of both.
         real: {a, b}, uint8 [B, H, W, C].
-        shown: {a, b}, likewise, for the generated pictures of the discriminators' losses.
+        shown: {a, b}, likewise, for the generated images of the discriminators' losses.
         jit: how ours is compiled.
     """
     torch_type = torch.float64 if config.precision == "float64" else torch.float32
@@ -179,7 +180,8 @@ def loss_gradients(
     )
     our_type = getattr(np, config.precision)
     real_ours, shown_ours = (
-        {d: jnp.asarray(images.to_float(x, our_type)) for d, x in p.items()} for p in (real, shown)
+        {d: jnp.asarray(image_io.to_float(x, our_type)) for d, x in p.items()}
+        for p in (real, shown)
     )
     networks, key = build_networks(config), jax.random.split(jax.random.fold_in(state.key, 0), 4)[3]
 

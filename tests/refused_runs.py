@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.train import train
+from cyclegan_jax.training import train
+from cyclegan_jax.utils.errors import UserError
 
 
 def refusal(config, workdir: Path) -> str:

@@ -9,7 +9,7 @@ import functools
 import jax
 import numpy as np
 
-from cyclegan_jax.generators import GENERATORS, ResNetGenerator
+from cyclegan_jax.models.generators import GENERATORS, ResNetGenerator
 from cyclegan_jax.step import place
 from tests import states, tiny
 
@@ -41,7 +41,7 @@ def start_state(config):
 
 
 def make_batches(config, steps=STEPS, process=0, processes=1):
-    """Noise for pictures, and of each batch the share of this process."""
+    """Noise for images, and of each batch the share of this process."""
     rng = np.random.default_rng(1)
     shape, share = (config.batch_size, *SIZE, 3), config.batch_size // processes
     mine = slice(process * share, (process + 1) * share)

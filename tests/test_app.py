@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclegan_jax import images
 from cyclegan_jax.app import Demonstration, main
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
 from tests.browser import browser_page
 from tests.translators import save_run, scaled_translator
 
@@ -26,18 +26,18 @@ RNG = np.random.default_rng(0)
 
 
 def write(path, height, width, channels=3, dtype=np.uint8):
-    picture = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
-    images.write_image(path, picture)
-    return picture
+    image = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+    image_io.write_image(path, image)
+    return image
 
 
-def test_a_picture_is_translated_and_brought_back(tmp_path):
+def test_a_image_is_translated_and_brought_back(tmp_path):
     """Either way, at its own depth and with its alpha: hand-worked for a model of factors."""
-    picture = write(tmp_path / "one.png", 9, 13, 2, np.uint16)
+    image = write(tmp_path / "one.png", 9, 13, 2, np.uint16)
     demonstration = Demonstration(scaled_translator((1, 1), (-1.0, 0.5)))
     said, made = demonstration.translate(str(tmp_path / "one.png"), "a_to_b")
     assert said.startswith("one.png, A to B: 13 × 9, 16 bits, ")
-    grey, alpha = picture[..., :1].astype(float), picture[..., 1:]
+    grey, alpha = image[..., :1].astype(float), image[..., 1:]
     middle = 65535 / 2
     for result, expected in zip(
         made, (grey, 65535 - grey, middle - (grey - middle) / 2), strict=True
@@ -50,13 +50,13 @@ def test_a_picture_is_translated_and_brought_back(tmp_path):
 
 
 def test_what_it_cannot_take_is_said(tmp_path):
-    """Too many pixels, no picture, channels that do not fit: one line, without the folder."""
+    """Too many pixels, no image, channels that do not fit: one line, without the folder."""
     demonstration = Demonstration(scaled_translator(), max_pixels=100)
     write(tmp_path / "large.png", 10, 11)
-    (tmp_path / "broken<b>.png").write_bytes(b"no picture")
+    (tmp_path / "broken<b>.png").write_bytes(b"no image")
     for name, expected in (
         ("large.png", "large.png is 11 × 10, 110 pixels; at most 100"),
-        ("broken<b>.png", "broken<b>.png cannot be read: it is not a picture"),
+        ("broken<b>.png", "broken<b>.png cannot be read: it is not an image"),
     ):
         path = str(tmp_path / name)
         with pytest.raises(UserError) as caught:
@@ -150,19 +150,19 @@ def test_in_a_browser(tmp_path):
                 assert said_after(page.get_by_label("Clear").first.click) == ""
             return said_after(lambda: page.set_input_files("input[type=file]", tmp_path / name))
 
-        def pictures():
+        def images():
             """What is shown, as files."""
             shown.nth(2).wait_for()
             script = "() => [...document.querySelectorAll('.shown img')].every(i => i.naturalWidth)"
             page.wait_for_function(script)
             files = [page.request.get(one.get_attribute("src")).body() for one in shown.all()]
-            return [images.decode_image(io.BytesIO(file), "shown") for file in files]
+            return [image_io.decode_image(io.BytesIO(file), "shown") for file in files]
 
         there = Translator.load(workdir)
 
         def expected(name, translator):
-            picture = images.read_image(tmp_path / name)
-            return [picture, *translator.round_trip(picture)]
+            image = image_io.read_image(tmp_path / name)
+            return [image, *translator.round_trip(image)]
 
         def assert_alike(made, truth):
             assert len(made) == len(truth) == 3
@@ -174,16 +174,16 @@ def test_in_a_browser(tmp_path):
         assert "Checkpoint of step 7" in page.locator("body").inner_text()
 
         assert upload("deep.png").startswith("deep.png, A to B: 37 × 30, 16 bits, ")
-        assert_alike(pictures(), expected("deep.png", there))
+        assert_alike(images(), expected("deep.png", there))
         news = said_after(page.get_by_label("B to A").check)
         assert news.startswith("deep.png, B to A: 37 × 30, 16 bits, ")
-        assert_alike(pictures(), expected("deep.png", there.reverse))
+        assert_alike(images(), expected("deep.png", there.reverse))
 
         assert "large.png is 90 × 60, 5,400 pixels; at most 5,000 are taken" in upload("large.png")
         assert shown.count() == 0
         assert "broken.jpg cannot be read" in upload("broken.jpg")
         assert upload("grey.tif").startswith("grey.tif, B to A: 37 × 30, 8 bits, ")
-        assert_alike(pictures(), expected("grey.tif", there.reverse))
+        assert_alike(images(), expected("grey.tif", there.reverse))
 
         assert page.get_by_label("Download").count() == 3
         assert page.get_by_label("Share").count() == 0

@@ -8,10 +8,10 @@ import pytest
 
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.config import to_json
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.state import create_state
 from cyclegan_jax.step import compile_step
+from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 from tests.states import start_state
 from tests.test_step import PAIRS, SIZE, batches, same_bits

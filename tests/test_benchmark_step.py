@@ -66,7 +66,7 @@ def test_updates_run_where_only_jax_and_torch_are_installed(tmp_path):
 def test_translations_run_where_only_jax_and_torch_are_installed(tmp_path):
     """On the smallest networks, from file to file among them."""
     path = tmp_path / "results.json"
-    arguments = [*TINY, "--size=16", "--variant=resnet3", "--pictures=3", f"--json={path}"]
+    arguments = [*TINY, "--size=16", "--variant=resnet3", "--images=3", f"--json={path}"]
     # The other test has the machine's rate measured.
     program = """
 from benchmarks import grid, translate
@@ -91,11 +91,11 @@ print(json.dumps(default_config(), default=vars))
 def test_floor_by_hand():
     """A convolution bound by its bytes and one bound by its products, on chips made for that."""
     layer = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
-    picture = torch.zeros(2, 3, 8, 8, requires_grad=True)
-    forward, backward = count_operations(lambda: layer(picture).sum().backward())
+    image = torch.zeros(2, 3, 8, 8, requires_grad=True)
+    forward, backward = count_operations(lambda: layer(image).sum().backward())
     places, numbers = 2 * 8 * 8, 2 * 3 * 64 + 4 * 3 * 9 + 2 * 4 * 64
     assert forward == (2 * places * 9 * 3 * 4, numbers)
-    # It reads the picture, the kernel and the output's gradient, and writes the others' two.
+    # It reads the image, the kernel and the output's gradient, and writes the others' two.
     assert backward == (2 * forward.flops, 2 * numbers - 2 * 4 * 64)
     operations = [Operation(flops=1000, elements=1), Operation(flops=10, elements=100)]
     found = floor_of(operations, parameters=5, bytes_each=2, rate=1000.0, bandwidth=100.0)
@@ -120,7 +120,7 @@ def test_flops_are_those_of_the_layers():
     )
     first = 16 * 3 * 4 * (size // 2) ** 2
     rest = 16 * 4 * 8 * (size // 2 - 1) ** 2 + 16 * 8 * 1 * (size // 2 - 2) ** 2
-    # A backward pass costs a forward pass for the weights and one for the inputs; pictures of the
+    # A backward pass costs a forward pass for the weights and one for the inputs; images of the
     # set need no gradient, and neither do weights of discriminators in the generators' update.
     generators = 6 * 3 * (stem + middle + head) - 4 * stem
     judged = 2 * 2 * (first + rest)
@@ -134,7 +134,7 @@ def test_flops_are_those_of_the_layers():
 
 
 def test_figures_are_those_worked_out_by_hand():
-    """Eight pictures in 2 s, 6 TFLOP, on a machine that can do 12 TFLOP/s."""
+    """Eight images in 2 s, 6 TFLOP, on a machine that can do 12 TFLOP/s."""
     assert results.figures([4.0, 2.0, 1.0], 8, 6 * 10**12, 12e12) == {
         "milliseconds": 2000.0,
         "low": 1000.0,

@@ -9,8 +9,8 @@ import pytest
 
 from configs import default
 from cyclegan_jax.data import celeba, load_sources, train_batches
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.images import write_image
+from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.image_io import write_image
 
 NAMES = ("Bald", "Black_Hair", "Blond_Hair", "Eyeglasses", "Young")
 COUNT = 40
@@ -50,7 +50,7 @@ def plain(attribute_a="Black_Hair", attribute_b="Blond_Hair", there=None):
 
 
 def shade(name):
-    """The grey value of a face's picture."""
+    """The grey value of a face's image."""
     return 5 * int(name[:6])
 
 
@@ -117,13 +117,13 @@ def test_attributes_and_their_absence(root, attribute_a, attribute_b):
     assert not set(ours[0]) & set(ours[1])
 
 
-def test_pictures_are_those_of_their_names(root):
+def test_images_are_those_of_their_names(root):
     """Index i is the face that the table has in that place, read from its own file."""
     for source, expected in zip(
         load_sources(make_config(root).data, "train"), plain(), strict=True
     ):
         assert source[3].shape == (22, 18, 3)
-        assert source.picture_size(3) == (22, 18)
+        assert source.image_size(3) == (22, 18)
         assert [source[i][0, 0, 0] for i in range(len(source))] == [shade(n) for n in expected]
 
 
@@ -171,9 +171,9 @@ def test_the_table_is_found(root, tmp_path):
 
 
 def test_the_cap_takes_the_first_of_the_table(root):
-    """`data.max_pictures` of each domain, in the order of the table."""
+    """`data.max_images` of each domain, in the order of the table."""
     expected = tuple(domain[:4] for domain in plain())
-    assert names(root, max_pictures=4) == expected
+    assert names(root, max_images=4) == expected
     assert expected[0] != sorted(plain()[0])[:4]
 
 
@@ -186,10 +186,10 @@ def test_faces_that_are_not_there_are_passed_over(root, caplog):
     there = {name for name, _ in ROWS} - gone
     with caplog.at_level(logging.WARNING):
         assert names(root) == plain(there=there)
-        assert names(root, max_pictures=2) == tuple(d[:2] for d in plain(there=there))
+        assert names(root, max_images=2) == tuple(d[:2] for d in plain(there=there))
     named, found = sum(map(len, plain())), sum(map(len, plain(there=there)))
     (record,) = caplog.records
-    assert f"passed over: {named - found} of the {named} pictures" in record.getMessage()
+    assert f"passed over: {named - found} of the {named} images" in record.getMessage()
 
 
 def test_a_whole_set_gives_no_warning(root, caplog):
@@ -212,7 +212,7 @@ def test_nothing_is_moved_or_written(root, tmp_path):
 
 
 def test_there_is_no_test_set(root):
-    """The set's table tells of no split: samples show training pictures."""
+    """The set's table tells of no split: samples show training images."""
     assert load_sources(make_config(root).data, "test") == (None, None)
 
 
@@ -221,7 +221,7 @@ def test_the_table_is_read_once(root, monkeypatch):
     reads = []
     read_table = celeba._read_table
     monkeypatch.setattr(celeba, "_read_table", lambda table: reads.append(1) or read_table(table))
-    for fields in ({}, {"max_pictures": 3}, {"direction": "b_to_a"}):
+    for fields in ({}, {"max_images": 3}, {"direction": "b_to_a"}):
         names(root, **fields)
     assert len(reads) == 1
     assert names(root, attribute_a="Young") == plain("Young")
@@ -247,7 +247,7 @@ def test_the_table_is_read_once(root, monkeypatch):
         ({"attribute_b": "xyz"}, "there are Bald, Black_Hair, Blond_Hair, Eyeglasses, Young"),
         ({"attribute_b": ""}, "data.attribute_b=: .* no attribute ''; there are Bald"),
         ({"attribute_b": "image_id"}, "no attribute 'image_id'"),
-        ({"attribute_b": "Black_Hair"}, "attribute_b=Black_Hair: .* has no picture for it beside"),
+        ({"attribute_b": "Black_Hair"}, "attribute_b=Black_Hair: .* has no image for it beside"),
     ],
 )
 def test_mistakes_in_the_configuration(root, change, message):
@@ -272,10 +272,10 @@ def test_mistakes_in_the_configuration(root, change, message):
         ("1\nBlack_Hair Blond_Hair\na.jpg yes -1\n", "line 3: Black_Hair is 'yes'"),
         ("\xff\xd8", "csv cannot be read"),
         ("x" * 200_000, "csv cannot be read: field larger than"),
-        (HEAD, "attribute_a=Black_Hair: .*csv has no picture for it$"),
+        (HEAD, "attribute_a=Black_Hair: .*csv has no image for it$"),
         (
             HEAD + "a.jpg,1,0\nb.jpg,1,0\n000001.jpg,0,1\n",
-            "a=Black_Hair: none of its 2 pictures in .*csv, such as a.jpg, is in .*align_celeba$",
+            "a=Black_Hair: none of its 2 images in .*csv, such as a.jpg, is in .*align_celeba$",
         ),
     ],
 )
@@ -290,9 +290,9 @@ def test_mistakes_in_the_table(root, text, message):
 def test_faces_in_step_resized_and_flipped_alike(root):
     """To batches: an epoch has the larger set once beside the smaller in turn, in whole faces."""
     for number, (name, _) in enumerate(ROWS):  # left half of a shade of its own, right half black
-        picture = np.zeros((22, 18, 3), np.uint8)
-        picture[:, :9] = 60 + 4 * number
-        write_image(faces(root) / name.replace("jpg", "png"), picture)
+        image = np.zeros((22, 18, 3), np.uint8)
+        image[:, :9] = 60 + 4 * number
+        write_image(faces(root) / name.replace("jpg", "png"), image)
     table = csv_text().replace(".jpg", ".png")
     (root / "list_attr_celeba.csv").write_text(table)
     config = make_config(root, load_size=16, crop_size=16, flip_alike=True, pairing="serial")

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cyclegan_jax import convolutions
-from cyclegan_jax.convolutions import convolve, convolve_transposed, default_form
-from cyclegan_jax.normalisation import normalise
+from cyclegan_jax.ops import convolution
+from cyclegan_jax.ops.convolution import convolve, convolve_transposed, default_form
+from cyclegan_jax.ops.norm import normalise
 
 FORMS = ("direct", "cpu", "cpu, large")
 ONE = ((1, 1), (1, 1))
@@ -47,7 +47,7 @@ def form(request, monkeypatch):
     """One of `FORMS`; what is done for large arrays is done for small ones as well."""
     form, *large = request.param.split(", ")
     if large:
-        monkeypatch.setattr(convolutions, "SMALL", 0)
+        monkeypatch.setattr(convolution, "SMALL", 0)
     return form
 
 
@@ -63,7 +63,7 @@ def draw(seed, *shapes):
 
 
 def torch_convolve(x, kernel, stride, padding, pad_mode):
-    """PyTorch's conv2d after its own padding, for NHWC pictures and an HWIO kernel."""
+    """PyTorch's conv2d after its own padding, for NHWC images and an HWIO kernel."""
     (top, bottom), (left, right) = padding
     mode = {"zero": "constant", "reflect": "reflect"}[pad_mode]
     padded = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom), mode=mode)
@@ -140,7 +140,7 @@ def test_transposed_is_pytorchs(form, size, crop):
 
 @pytest.mark.parametrize("crop", [(1, 0), (0, 1), (1, 1)])
 def test_gradients_of_the_direct_form_have_small_windows(crop):
-    """A window as large as the picture, as XLA would be given, is one that cuDNN is slow for."""
+    """A window as large as the image, as XLA would be given, is one that cuDNN is slow for."""
     x, kernel = draw(6, (1, 16, 16, 3), (4 - sum(crop) % 2, 4 - sum(crop) % 2, 3, 5))
 
     def total(x, kernel):
@@ -157,7 +157,7 @@ def test_gradients_of_the_direct_form_have_small_windows(crop):
 @pytest.mark.parametrize("form", ["direct", "cpu"])
 @pytest.mark.parametrize("axes", [(1, 2), (0, 1, 2)])
 def test_normalise_is_pytorchs(axes, form):
-    """Instance norm over each picture, batch norm over all."""
+    """Instance norm over each image, batch norm over all."""
     theirs = (
         F.instance_norm
         if axes == (1, 2)

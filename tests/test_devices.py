@@ -62,9 +62,9 @@ def test_layers_on_devices_equal_one(devices, count):
     assert_same(devices, "layers_one", f"layers_{count}")
 
 
-def test_pictures_on_all_devices_equal_single_ones(devices):
-    """Ten pictures on four devices, and what they are brought back to, to the last bit."""
-    made = np.load(devices / "pictures.npz")
+def test_images_on_all_devices_equal_single_ones(devices):
+    """Ten images on four devices, and what they are brought back to, to the last bit."""
+    made = np.load(devices / "images.npz")
     assert made["together"].std() > 5
     np.testing.assert_array_equal(made["together"], made["singly"])
 

@@ -40,7 +40,7 @@ def test_frechet_of_one_feature_worked_by_hand() -> None:
     assert distance(one, other) == pytest.approx(38)
 
 
-def test_frechet_with_fewer_pictures_than_features() -> None:
+def test_frechet_with_fewer_images_than_features() -> None:
     """Singular covariances: turned into a space of more features, sets are as far as before."""
     one, other = gaussian(2, 30, 5), gaussian(3, 40, 5)
     turn = linalg.orth(np.random.default_rng(4).normal(size=(60, 5))).T
@@ -80,9 +80,9 @@ def test_statistics_stay_small() -> None:
     assert sum(map(len, statistics._rows)) <= 12
 
 
-def test_one_picture_has_no_covariance() -> None:
+def test_one_image_has_no_covariance() -> None:
     """Refused rather than divided by zero."""
-    with pytest.raises(ValueError, match="at least 2 pictures, not 1"):
+    with pytest.raises(ValueError, match="at least 2 images, not 1"):
         distance(np.ones((1, 3)), np.ones((2, 3)))
 
 
@@ -107,7 +107,7 @@ def test_mmd_equals_a_plain_double_loop() -> None:
 
 
 def test_kernel_distance_of_whole_sets_has_no_spread() -> None:
-    """A subset of all pictures is the same set every time."""
+    """A subset of all images is the same set every time."""
     one, other = gaussian(9, 10, 4), gaussian(10, 10, 4)
     mean, deviation = kernel_distance(one, other, subsets=3, subset_size=10)
     assert mean == pytest.approx(plain_mmd(one, other), rel=1e-12)
@@ -150,6 +150,6 @@ def test_subsets_are_of_half_a_small_set(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("count", "size"), [(1, None), (5, 6), (5, 1)])
 def test_impossible_subsets_are_refused(count: int, size: int | None) -> None:
-    """One picture, more than there are, one at a time."""
+    """One image, more than there are, one at a time."""
     with pytest.raises(ValueError, match="subsets of"):
         kernel_distance(np.ones((count, 2)), np.ones((9, 2)), subset_size=size)

@@ -1,4 +1,4 @@
-"""Figures of trained models: the same from a checkpoint, in training and from saved pictures."""
+"""Figures of trained models: the same from a checkpoint, in training and from saved images."""
 
 import json
 import shutil
@@ -11,15 +11,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cyclegan_jax import config as config_lib
-from cyclegan_jax import evaluate, evaluators, figures, images
+from cyclegan_jax import evaluate
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import metrics, results
+from cyclegan_jax.evaluation.image_sets import make_sets
 from cyclegan_jax.evaluation.inception import FEATURES
-from cyclegan_jax.evaluators import Evaluation, best_figure, is_better
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.evaluation.metrics import Evaluation, best_figure, is_better
+from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.state import create_state
-from cyclegan_jax.train import keep_if_best
-from cyclegan_jax.translations import make_sets
+from cyclegan_jax.training import keep_if_best
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 from tests.translators import save_run, scaled_translator
 
@@ -70,8 +72,8 @@ def test_how_it_was_trained_does_not_matter(run, tmp_path):
     assert stored(copied, 5) == stored(run, 5)
 
 
-def test_saved_pictures_give_the_same_figures(run, tmp_path, capsys):
-    """To the last digit, all metrics; and files are what the translator makes of each picture."""
+def test_saved_images_give_the_same_figures(run, tmp_path, capsys):
+    """To the last digit, all metrics; and files are what the translator makes of each image."""
     metrics = ["--metrics", "truth,cycle,identity,paired,segmentation", "--palette_b", "shapes_b"]
     evaluate.main(["--workdir", str(run), *metrics, "--save", str(tmp_path / "made")])
     made = tmp_path / "made" / "5"
@@ -79,15 +81,15 @@ def test_saved_pictures_give_the_same_figures(run, tmp_path, capsys):
         *("real_a", "real_b", "fake_a", "fake_b"),
         *("cycled_a", "cycled_b", "identity_a", "identity_b"),
     }
-    from_json = tmp_path / "from_pictures.json"
+    from_json = tmp_path / "from_images.json"
     evaluate.main(
-        ["--workdir", str(run), *metrics, "--pictures", str(made), "--json", str(from_json)]
+        ["--workdir", str(run), *metrics, "--images", str(made), "--json", str(from_json)]
     )
-    (from_pictures,) = json.loads(from_json.read_text()).values()
-    assert from_pictures.items() <= stored(run, 5).items()
-    assert len(from_pictures) > 30
-    real = images.read_image(made / "real_a" / "0001.png")
-    fake = images.read_image(made / "fake_b" / "0001.png")
+    (from_images,) = json.loads(from_json.read_text()).values()
+    assert from_images.items() <= stored(run, 5).items()
+    assert len(from_images) > 30
+    real = image_io.read_image(made / "real_a" / "0001.png")
+    fake = image_io.read_image(made / "fake_b" / "0001.png")
     difference = np.abs(fake.astype(int) - Translator.load(run)(real))
     assert difference.max() <= 1  # batches may round another way than single ones
 
@@ -109,15 +111,15 @@ def test_segmentation_agrees_with_the_truth(run):
 
 @pytest.fixture
 def pairs(config, tmp_path):
-    """Folders whose test pictures share names, of two sizes; more of them in B."""
+    """Folders whose test images share names, of two sizes; more of them in B."""
     rng = np.random.default_rng(0)
     for name in ("trainA", "trainB", "testA", "testB"):
         (tmp_path / name).mkdir()
         for i in range(3 + (name == "testB")):
             side = 24 if i == 1 else 32
-            picture = rng.integers(0, 256, (side, 32, 3), np.uint8)
+            image = rng.integers(0, 256, (side, 32, 3), np.uint8)
             ending = name[-1] if name.startswith("test") else "x"
-            Image.fromarray(picture).save(tmp_path / name / f"{i}_{ending}.png")
+            Image.fromarray(image).save(tmp_path / name / f"{i}_{ending}.png")
     config.data.source = "folder"
     config.data.dir = str(tmp_path)
     config_lib.check(config)
@@ -125,7 +127,7 @@ def pairs(config, tmp_path):
 
 
 def test_pairs_are_not_assumed(pairs):
-    """Pictures of one name may be of different things, and their distance would say nothing."""
+    """Images of one name may be of different things, and their distance would say nothing."""
     assert not Evaluation(pairs).needs & {"fake_a", "fake_b"}
 
 
@@ -137,14 +139,14 @@ def test_pairs_cycles_and_identities_by_hand(pairs):
     real = evaluation.real
     assert list(real["real_b"].names) == ["0_B", "1_B", "2_B", "3_B"]
 
-    def negated(picture):
-        mean = images.to_float(picture).mean(-1, keepdims=True)
+    def negated(image):
+        mean = image_io.to_float(image).mean(-1, keepdims=True)
         return np.rint((1 - np.repeat(mean, 3, -1)) * 127.5)
 
     def distance(one, other):
         return np.mean(np.abs(one - other.astype(float))) / 255
 
-    real_a, real_b = real["real_a"].pictures, real["real_b"].pictures
+    real_a, real_b = real["real_a"].images, real["real_b"].images
     expected = np.mean([distance(negated(a), b) for a, b in zip(real_a, real_b, strict=False)])
     assert found["a_to_b/l1"] == pytest.approx(expected, abs=1e-5)
     kept = np.mean([distance(negated(a), a) for a in real_a])
@@ -156,7 +158,7 @@ def test_pairs_cycles_and_identities_by_hand(pairs):
 
 
 def test_names_that_are_alike_are_numbered(tmp_path, pairs):
-    """So that saved pictures do not overwrite one another."""
+    """So that saved images do not overwrite one another."""
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (32, 32)).save(tmp_path / folder / "same.png")
@@ -165,25 +167,25 @@ def test_names_that_are_alike_are_numbered(tmp_path, pairs):
 
 
 class _ColourExtractor:
-    """In place of Inception: 5 features from a picture's mean colour, the others are 0."""
+    """In place of Inception: 5 features from an image's mean colour, the others are 0."""
 
     checksum = "colours"
 
     def __init__(self, weights):
         self.weights = weights
 
-    def __call__(self, pictures):
+    def __call__(self, images):
         axes = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-        for picture in pictures:
+        for image in images:
             features = np.zeros((1, FEATURES), np.float32)
-            features[:, :5] = picture.mean((0, 1)).astype(np.float32) / 255 @ axes
+            features[:, :5] = image.mean((0, 1)).astype(np.float32) / 255 @ axes
             yield features
 
 
 def test_fid_and_kid_of_both_directions(run, monkeypatch, tmp_path):
     """Fréchet distance as SciPy has it; the real sets' features are kept; KID has its spread."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(evaluators, "Extractor", _ColourExtractor)
+    monkeypatch.setattr(metrics, "Extractor", _ColourExtractor)
     config = config_lib.read_json(run / "config.json")
     config.evaluation.metrics = "fid,kid"
     config.evaluation.inception = "weights.pth"
@@ -194,7 +196,7 @@ def test_fid_and_kid_of_both_directions(run, monkeypatch, tmp_path):
     extractor = _ColourExtractor("")
     for direction, target in (("a_to_b", "b"), ("b_to_a", "a")):
         one, other = (
-            np.concatenate(list(extractor(sets[f"{kind}_{target}"].pictures)))[:, :5].astype(float)
+            np.concatenate(list(extractor(sets[f"{kind}_{target}"].images)))[:, :5].astype(float)
             for kind in ("fake", "real")
         )
         cov_1, cov_2 = np.cov(one.T), np.cov(other.T)
@@ -245,14 +247,14 @@ def test_which_figure_and_which_is_better():
         (["--metrics", "isc"], "metric 'isc'; choose from truth"),
         (["--metrics", "segmentation", "--palette_b", "blue"], "palette blue: expected one of"),
         (["--metrics", "fid", "--inception", "nothing.pth"], "nothing.pth: cannot be read"),
-        (["--pictures", "nowhere"], "nowhere/fake_"),
-        (["--pictures", "x", "--checkpoint", "3"], "no --checkpoint"),
+        (["--images", "nowhere"], "nowhere/fake_"),
+        (["--images", "x", "--checkpoint", "3"], "no --checkpoint"),
         (["--json", "nowhere/x.json"], "there is no such folder"),
         (["--test_a", "x"], "this one is on shapes"),
     ],
 )
 def test_mistakes_are_told_in_one_line(run, options, expected):
-    """Before a picture is translated, and nothing is written."""
+    """Before an image is translated, and nothing is written."""
     before = sorted(run.rglob("*"))
     with pytest.raises(UserError) as caught:
         evaluate.main(["--workdir", str(run), *options])
@@ -261,7 +263,7 @@ def test_mistakes_are_told_in_one_line(run, options, expected):
     assert sorted(run.rglob("*")) == before
 
 
-def test_pictures_of_another_shape_or_missing(run, tmp_path):
+def test_images_of_another_shape_or_missing(run, tmp_path):
     """The file is named, and what was expected."""
     config = tiny.get_config()
     names = [f"{i:04d}" for i in range(config.data.shapes_test)]
@@ -269,25 +271,25 @@ def test_pictures_of_another_shape_or_missing(run, tmp_path):
         (tmp_path / kind).mkdir()
         for name in names:
             Image.new("RGB", (32, 32)).save(tmp_path / kind / f"{name}.png")
-    arguments = ["--workdir", str(run), "--pictures", str(tmp_path)]
+    arguments = ["--workdir", str(run), "--images", str(tmp_path)]
     evaluate.main(arguments)
     for mode, width, shape in (("RGB", 31, "32, 31, 3"), ("L", 32, "32, 32, 1")):
         Image.new(mode, (width, 32)).save(tmp_path / "fake_b" / "0002.png")
-        with pytest.raises(UserError, match=rf"0002.png: uint8 \[{shape}\]; the test picture"):
+        with pytest.raises(UserError, match=rf"0002.png: uint8 \[{shape}\]; the test image"):
             evaluate.main(arguments)
     (tmp_path / "fake_b" / "0002.png").unlink()
-    with pytest.raises(UserError, match="no picture called 0002"):
+    with pytest.raises(UserError, match="no image called 0002"):
         evaluate.main(arguments)
 
 
 def test_table_has_blanks_and_figures_are_merged(tmp_path):
     """A figure that one column lacks is left blank; new figures do not lose the old ones."""
-    figures.write_figures(tmp_path, 5, {"x": 1.0, "y": 2.0})
-    figures.write_figures(tmp_path, 5, {"y": 3.0})
-    figures.write_figures(tmp_path, 10, {"z": 4.0})
-    kept = figures.read_figures(tmp_path)
+    results.write_figures(tmp_path, 5, {"x": 1.0, "y": 2.0})
+    results.write_figures(tmp_path, 5, {"y": 3.0})
+    results.write_figures(tmp_path, 10, {"z": 4.0})
+    kept = results.read_figures(tmp_path)
     assert kept == {5: {"x": 1.0, "y": 3.0}, 10: {"z": 4.0}}
-    lines = figures.table({str(k): v for k, v in kept.items()}).splitlines()
+    lines = results.table({str(k): v for k, v in kept.items()}).splitlines()
     assert [line.split() for line in lines] == [
         ["5", "10"],
         ["x", "1.000"],
@@ -297,4 +299,4 @@ def test_table_has_blanks_and_figures_are_merged(tmp_path):
     assert lines[3].index("4.000") > lines[1].index("1.000")
     (tmp_path / "evaluation" / "7.json").write_text("[1]")
     with pytest.raises(UserError, match=r"7.json: no figures"):
-        figures.read_figures(tmp_path)
+        results.read_figures(tmp_path)

@@ -15,18 +15,13 @@ import onnxruntime
 import pytest
 from safetensors import safe_open
 
-from cyclegan_jax import onnx_graph
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.export import export_generator, main
-from cyclegan_jax.generators import GENERATORS, build_generator, has_blocks
-from cyclegan_jax.inference import Network, Translator, translate
-from cyclegan_jax.layers import NORMS, Style
-from cyclegan_jax.portable import (
-    load_safetensors,
-    load_stablehlo,
-    to_float32,
-    to_stablehlo,
-)
+from cyclegan_jax.export import onnx_graph
+from cyclegan_jax.export.portable import load_safetensors, load_stablehlo, to_float32, to_stablehlo
+from cyclegan_jax.export.program import export_generator, main
+from cyclegan_jax.inference.translator import Network, Translator, translate
+from cyclegan_jax.models.generators import GENERATORS, build_generator, has_blocks
+from cyclegan_jax.models.layers import NORMS, Style
+from cyclegan_jax.utils.errors import UserError
 from tests.translators import save_run
 
 RNG = np.random.default_rng(0)
@@ -42,8 +37,8 @@ def random_network(variant, style, channels=(3, 2), width=2):
         variant, channels=channels[1], width=width, style=style, blocks=blocks
     )
     side = 2 * generator.granularity
-    picture = jax.ShapeDtypeStruct((1, side, side, channels[0]), jnp.float32)
-    shapes = jax.eval_shape(generator.init, jax.random.key(0), picture)["params"]
+    image = jax.ShapeDtypeStruct((1, side, side, channels[0]), jnp.float32)
+    shapes = jax.eval_shape(generator.init, jax.random.key(0), image)["params"]
 
     def draw(path, leaf):
         kind = path[-1].key
@@ -53,7 +48,7 @@ def random_network(variant, style, channels=(3, 2), width=2):
     return Network(generator, jax.tree.map_with_path(draw, shapes), channels[0])
 
 
-def pictures(network, batch, rows, columns):
+def images(network, batch, rows, columns):
     """Random, so many times the smallest unit of the network high and wide."""
     unit = network.generator.granularity
     shape = (batch, rows * unit, columns * unit, network.channels)
@@ -63,7 +58,7 @@ def pictures(network, batch, rows, columns):
 def run_onnx(model, x):
     """What ONNX Runtime makes of NHWC."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (y,) = session.run(["translations"], {"pictures": x.transpose(0, 3, 1, 2).copy()})
+    (y,) = session.run(["translations"], {"images": x.transpose(0, 3, 1, 2).copy()})
     return y.transpose(0, 2, 3, 1)
 
 
@@ -86,7 +81,7 @@ def test_files_agree_with_jax_at_sizes_they_never_saw(variant, norm, tmp_path):
     loaded = load_stablehlo(path)
     sizes = ((2, 2, 3), (1, 5, 4)) if has_blocks(variant) else ((2, 1, 2), (1, 2, 1))
     for size in sizes:
-        x = pictures(network, *size)
+        x = images(network, *size)
         expected = translate(network.generator, network.params, x)
         assert expected.std() > 0.1 and np.mean(np.abs(expected) > 0.99) < 0.1
         for result in (run_onnx(model.SerializeToString(), x), loaded(x)):
@@ -97,7 +92,7 @@ def test_wide_networks_agree_too(tmp_path):
     """From 64 channels on convolutions take another form on CPUs."""
     network = random_network("resnet3", Style(), width=16)
     (tmp_path / "network").write_bytes(to_stablehlo(network))
-    x = pictures(network, 1, 3, 5)
+    x = images(network, 1, 3, 5)
     expected = translate(network.generator, network.params, x)
     np.testing.assert_allclose(load_stablehlo(tmp_path / "network")(x), expected, atol=1e-4)
 
@@ -106,7 +101,7 @@ def test_bfloat16_is_exported_in_float32(tmp_path):
     """What was trained in half precision comes out as the same network in float32."""
     network = random_network("resnet3", Style(dtype=jnp.bfloat16))
     plain = to_float32(network)
-    x = pictures(network, 1, 3, 4)
+    x = images(network, 1, 3, 4)
     expected = translate(plain.generator, plain.params, x)
     assert np.abs(translate(network.generator, network.params, x) - expected).max() > 1e-3
     (tmp_path / "network").write_bytes(to_stablehlo(network))
@@ -145,7 +140,7 @@ def test_onnx_of_a_run(run, tmp_path, capsys):
         assert dims == ["batch", 3, "height", "width"]
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     network = Translator.load(run, "b_to_a", 3).there
-    x = pictures(network, 3, 5, 2)
+    x = images(network, 3, 5, 2)
     expected = translate(network.generator, network.params, x)
     np.testing.assert_allclose(run_onnx(path, x), expected, atol=1e-4)
     assert list(tmp_path.iterdir()) == [path]
@@ -155,7 +150,7 @@ def test_onnx_runs_without_jax(run, tmp_path):
     """ONNX Runtime and NumPy are all that a program needs."""
     export_generator(run, tmp_path / "model.onnx")
     network = Translator.load(run).there
-    x = pictures(network, 1, 7, 3)
+    x = images(network, 1, 7, 3)
     np.save(tmp_path / "x.npy", x.transpose(0, 3, 1, 2))
     program = """
 import sys
@@ -163,7 +158,7 @@ for name in ("jax", "jaxlib", "flax", "cyclegan_jax"):
     sys.modules[name] = None
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-numpy.save("y.npy", session.run(None, {"pictures": numpy.load("x.npy")})[0])
+numpy.save("y.npy", session.run(None, {"images": numpy.load("x.npy")})[0])
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
     made = np.load(tmp_path / "y.npy").transpose(0, 2, 3, 1)
@@ -175,7 +170,7 @@ def test_stablehlo_needs_jax_alone(run, tmp_path):
     """A program without this package and Flax runs the file; sizes that do not fit are refused."""
     export_generator(run, tmp_path / "model.stablehlo", direction="b_to_a")
     network = Translator.load(run, "b_to_a").there
-    x = pictures(network, 1, 7, 3)
+    x = images(network, 1, 7, 3)
     np.save(tmp_path / "x.npy", x)
     program = """
 import sys
@@ -201,14 +196,14 @@ for wrong in (x[:, :10], x[:, :4]):
 
 @pytest.mark.parametrize("direction", ["a_to_b", "b_to_a"])
 def test_safetensors_give_the_same_bits(run, tmp_path, direction):
-    """Configuration and network are those of the run, and so is what they make of a picture."""
+    """Configuration and network are those of the run, and so is what they make of an image."""
     path = tmp_path / "model.safetensors"
     call(run, path, "--direction", direction)
     config, network = load_safetensors(path)
     assert config.to_dict() == json.loads((run / "config.json").read_text())
     kept = Translator.load(run, direction).there
     assert network.channels == kept.channels
-    x = pictures(network, 1, 3, 2)
+    x = images(network, 1, 3, 2)
     ours = translate(network.generator, network.params, x)
     np.testing.assert_array_equal(ours, translate(kept.generator, kept.params, x))
     with safe_open(path, framework="numpy") as file:

@@ -1,4 +1,4 @@
-"""Folders and list files of pictures."""
+"""Folders and list files of images."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import default
 from cyclegan_jax.data.sources import load_sources
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 
 def save(path: Path, value: int = 0) -> Path:
@@ -45,7 +45,7 @@ def test_the_layout_is_found(tmp_path):
     firsts = [source[0][0, 0, 0] for source in (train_a, train_b, test_a, test_b)]
     assert firsts == [0, 10, 20, 30]
     assert train_a[1].shape == (6, 8, 3)
-    assert train_a.picture_size(1) == (6, 8)
+    assert train_a.image_size(1) == (6, 8)
 
 
 def test_direction_swaps_the_domains(tmp_path):
@@ -55,9 +55,9 @@ def test_direction_swaps_the_domains(tmp_path):
     assert (source_a[0][0, 0, 0], source_b[0][0, 0, 0]) == (10, 0)
 
 
-def test_max_pictures_takes_the_first(tmp_path):
+def test_max_images_takes_the_first(tmp_path):
     """The cap keeps the first of the order."""
-    data = data_config(four_folders(tmp_path, 5), max_pictures=3)
+    data = data_config(four_folders(tmp_path, 5), max_images=3)
     assert names(load_sources(data, "train")[0]) == ["0.png", "1.png", "2.png"]
 
 
@@ -68,8 +68,8 @@ def test_order_is_by_path_and_strangers_are_passed_over(tmp_path, monkeypatch):
     save(root / "a" / "deep" / "y.Tiff")
     save(root / ".hidden" / "z.png")
     save(root / "._0.png")
-    (root / "notes.txt").write_text("no picture")
-    (root / "Thumbs.db").write_bytes(b"no picture")
+    (root / "notes.txt").write_text("no image")
+    (root / "Thumbs.db").write_bytes(b"no image")
     expected = ["0.png", "1.png", "y.Tiff", "x.JPG"]
     assert names(load_sources(data_config(tmp_path), "train")[0]) == expected
     walk = os.walk
@@ -83,7 +83,7 @@ def test_order_is_by_path_and_strangers_are_passed_over(tmp_path, monkeypatch):
     assert names(load_sources(data_config(tmp_path), "train")[0]) == expected
 
 
-def test_pictures_of_other_formats_are_counted(tmp_path, caplog):
+def test_images_of_other_formats_are_counted(tmp_path, caplog):
     """Whoever gives them would wonder where they went; other files are nobody's loss."""
     root = four_folders(tmp_path) / "trainA"
     for name in ("a.gif", "b.GIF", "below/c.heic", "notes.txt", ".hidden.gif"):
@@ -147,9 +147,9 @@ def test_a_missing_test_set_is_none(tmp_path):
         ({"dir": "{root}/no"}, "data.dir=.*/no: there is no such folder"),
         ({"dir": "{root}/trainA"}, "expected the folder trainA or the list file trainA.txt"),
         ({"train_a": "{root}/no"}, "data.train_a: there is no folder or list file .*/no"),
-        ({"train_a": "{root}/trainA/0.png"}, "data.train_a: .*0.png is a picture"),
-        ({"train_a": "{root}/empty"}, r"data.train_a: no pictures in .*/empty \(looked for"),
-        ({"train_a": "{root}/blank.txt"}, "data.train_a: no pictures in .*/blank.txt"),
+        ({"train_a": "{root}/trainA/0.png"}, "data.train_a: .*0.png is an image"),
+        ({"train_a": "{root}/empty"}, r"data.train_a: no images in .*/empty \(looked for"),
+        ({"train_a": "{root}/blank.txt"}, "data.train_a: no images in .*/blank.txt"),
         ({"train_a": "{root}/wrong.txt"}, "wrong.txt names in line 2 .*gone.png, which is not"),
         ({"train_a": "{root}/binary.txt"}, "data.train_a: the list file .* cannot be read"),
         ({"direction": "sideways"}, "data.direction=sideways: expected one of a_to_b, b_to_a"),
@@ -174,5 +174,5 @@ def test_an_empty_test_folder_is_an_error(tmp_path):
     four_folders(tmp_path)
     for file in (tmp_path / "testA").iterdir():
         file.unlink()
-    with pytest.raises(UserError, match="no pictures in .*testA"):
+    with pytest.raises(UserError, match="no images in .*testA"):
         load_sources(data_config(tmp_path), "test")

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclegan_jax import data, images
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.figures import write_figures
-from cyclegan_jax.gallery import main
-from cyclegan_jax.gallery_curves import Curve, read_events
-from cyclegan_jax.inference import Translator
+from cyclegan_jax import data
+from cyclegan_jax.evaluation.results import write_figures
+from cyclegan_jax.gallery.curves import Curve, read_events
+from cyclegan_jax.gallery.program import main
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
 from tests.browser import browser_page
-from tests.gallery_pictures import decoded, noise
+from tests.gallery_images import decoded, noise
 from tests.translators import save_run
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ def run(tmp_path_factory):
         for step in steps:
             scalars = {"generators/cycle_a": value * step, "generators/cycle_b": value, "other": 1}
             writer.write_scalars(step, scalars)
-            writer.write_images(step, {"generators/picture": np.zeros((1, 8, 8, 3), np.uint8)})
+            writer.write_images(step, {"generators/image": np.zeros((1, 8, 8, 3), np.uint8)})
         writer.close()
     return workdir, config
 
@@ -47,29 +48,29 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page_of_run(run, tmp_path_factory):
     page = tmp_path_factory.mktemp("page") / "run.html"
-    main(["--workdir", str(run[0]), "--pictures", "2", "--page", str(page)])
+    main(["--workdir", str(run[0]), "--images", "2", "--page", str(page)])
     return page
 
 
 @pytest.fixture(scope="module")
 def translation(tmp_path_factory):
-    """Pictures of many kinds beside their negatives, under the names that `translate` gives."""
+    """Images of many kinds beside their negatives, under the names that `translate` gives."""
     root = tmp_path_factory.mktemp("translation")
     source, output = root / "in", root / "out"
     (source / "below").mkdir(parents=True)
     (output / "below").mkdir(parents=True)
-    pictures = {
+    images = {
         NASTY: noise(16, 24),
         "below/deep.tif": noise(20, 12, 1, np.uint16),
         "below/alpha.png": noise(9, 16, 4),
         "large.jpg": np.kron(noise(9, 12), np.ones((100, 100, 1), np.uint8)),
     }
-    for name, picture in pictures.items():
-        images.write_image(source / name, picture)
-        images.write_image(output / name, np.iinfo(picture.dtype).max - picture)
-    images.write_image(output / '<b>&"x_back.png', pictures[NASTY])
-    (source / "broken.png").write_bytes(b"no picture")
-    return source, output, pictures
+    for name, image in images.items():
+        image_io.write_image(source / name, image)
+        image_io.write_image(output / name, np.iinfo(image.dtype).max - image)
+    image_io.write_image(output / '<b>&"x_back.png', images[NASTY])
+    (source / "broken.png").write_bytes(b"no image")
+    return source, output, images
 
 
 def test_a_resumed_run_has_one_curve(run):
@@ -120,19 +121,19 @@ def test_page_of_a_run_in_a_browser(run, page_of_run):
         page.goto(page_of_run.as_uri())
         assert page.title() == "<i>run"
         assert "step 5" in page.locator(".facts").inner_text()
-        addresses = page.locator(".picture img").evaluate_all(
+        addresses = page.locator(".image img").evaluate_all(
             "all => all.map(one => one.naturalWidth > 0 && one.checkVisibility() && one.src)"
         )
         sources = data.load_sources(config.data, "test")
         expected = []
         for domain, source in zip("ab", sources, strict=True):
             translator = Translator.load(workdir, "a_to_b" if domain == "a" else "b_to_a")
-            for picture in data.test_pictures(config, source, 2, domain=domain):
-                expected += [picture, *translator.round_trip(picture)]
+            for image in data.test_images(config, source, 2, domain=domain):
+                expected += [image, *translator.round_trip(image)]
         assert len(addresses) == len(expected) == 12
-        for address, picture in zip(addresses, expected, strict=True):
-            assert np.array_equal(decoded(address), picture)
-        assert all(page.locator(".picture img").evaluate_all("all => all.map(one => one.alt)"))
+        for address, image in zip(addresses, expected, strict=True):
+            assert np.array_equal(decoded(address), image)
+        assert all(page.locator(".image img").evaluate_all("all => all.map(one => one.alt)"))
 
         charts = page.locator(".chart")
         titles = charts.locator("figcaption").all_inner_texts()
@@ -167,7 +168,7 @@ def test_page_of_a_run_in_a_browser(run, page_of_run):
             "resnet3",
         ]
 
-        page.locator(".picture").nth(1).click()
+        page.locator(".image").nth(1).click()
         large = page.locator("dialog[open] img")
         assert large.get_attribute("src") == addresses[1]
         assert large.bounding_box()["height"] > 700
@@ -189,12 +190,12 @@ def test_page_of_a_run_in_a_browser(run, page_of_run):
 
 
 def test_page_of_a_translation_in_a_browser(translation, tmp_path):
-    """Names stand as they are; broken and missing pictures are told; a telephone shows it all."""
-    source, output, pictures = translation
+    """Names stand as they are; broken and missing images are told; a telephone shows it all."""
+    source, output, images = translation
     main(["--input", str(source), "--translated", str(output), "--page", str(tmp_path / "t.html")])
     with browser_page(viewport={"width": 360, "height": 700}) as page:
         page.goto((tmp_path / "t.html").as_uri())
-        assert page.locator(".facts").inner_text() == "4 of 5 pictures translated"
+        assert page.locator(".facts").inner_text() == "4 of 5 images translated"
         heads = page.locator(".row h2").all_inner_texts()
         assert heads == [
             f"{NASTY} 24 × 16",
@@ -208,11 +209,11 @@ def test_page_of_a_translation_in_a_browser(translation, tmp_path):
         assert row.locator("img").count() == 3
         assert row.locator("img").nth(2).get_attribute("alt") == f"{NASTY}: brought back"
         shown = row.locator("img").evaluate_all("all => all.map(one => one.src)")
-        picture = pictures[NASTY]
-        for address, expected in zip(shown, (picture, 255 - picture, picture), strict=True):
+        image = images[NASTY]
+        for address, expected in zip(shown, (image, 255 - image, image), strict=True):
             assert np.array_equal(decoded(address), expected)
         assert page.locator(".row").nth(3).locator(".missing").all_inner_texts() == [
-            "cannot be read: it is not a picture of a known format",
+            "cannot be read: it is not an image of a known format",
             "not there",
             "not there",
         ]
@@ -222,14 +223,14 @@ def test_page_of_a_translation_in_a_browser(translation, tmp_path):
         assert all(address.startswith("data:") for address in page.requests[1:])
 
 
-def test_only_so_many_pictures_are_shown(translation, tmp_path):
+def test_only_so_many_images_are_shown(translation, tmp_path):
     """And the page says so."""
     page = tmp_path / "page.html"
     paths = ["--input", str(translation[0]), "--translated", str(translation[1])]
-    main([*paths, "--pictures", "2", "--page", str(page)])
+    main([*paths, "--images", "2", "--page", str(page)])
     text = page.read_text()
     assert text.count('class="row"') == 2
-    assert "4 of 5 pictures translated, the first 2 shown" in text
+    assert "4 of 5 images translated, the first 2 shown" in text
 
 
 def test_mistakes_are_told_in_one_line(translation, tmp_path):
@@ -237,23 +238,23 @@ def test_mistakes_are_told_in_one_line(translation, tmp_path):
     source, output, _ = translation
     page = tmp_path / "page.html"
     page.write_text("mine")
-    pictures = ["--input", str(source), "--translated", str(output)]
+    images = ["--input", str(source), "--translated", str(output)]
     (tmp_path / "empty").mkdir()
     for arguments, expected in (
-        ([*pictures, "--page", str(page)], "page.html there already; --overwrite replaces it"),
+        ([*images, "--page", str(page)], "page.html there already; --overwrite replaces it"),
         ([], "give either --workdir, or --input and --translated"),
         (["--input", str(source)], "give either"),
-        ([*pictures, "--workdir", "x"], "give either"),
-        ([*pictures, "--pictures", "0"], "at least 1"),
+        ([*images, "--workdir", "x"], "give either"),
+        ([*images, "--images", "0"], "at least 1"),
         (["--workdir", str(tmp_path / "none")], "there is no such folder"),
         (["--workdir", str(tmp_path / "empty")], "no run in it"),
         (
             ["--input", str(tmp_path / "x"), "--translated", str(output)],
-            "no such picture or folder",
+            "no such image or folder",
         ),
-        (["--input", str(tmp_path / "empty"), "--translated", str(output)], "no pictures in it"),
+        (["--input", str(tmp_path / "empty"), "--translated", str(output)], "no images in it"),
         (["--input", str(source), "--translated", str(tmp_path)], "no translation of"),
-        ([*pictures, "--page", str(page / "x")], "cannot be written"),
+        ([*images, "--page", str(page / "x")], "cannot be written"),
     ):
         with pytest.raises(UserError) as caught:
             main(arguments)
@@ -261,7 +262,7 @@ def test_mistakes_are_told_in_one_line(translation, tmp_path):
         assert "\n" not in str(caught.value)
     assert page.read_text() == "mine"
     assert not (output / "gallery.html").exists()
-    main([*pictures, "--page", str(page), "--overwrite"])
+    main([*images, "--page", str(page), "--overwrite"])
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 

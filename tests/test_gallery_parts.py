@@ -1,4 +1,4 @@
-"""What a gallery's page is put together from: names, embedded pictures, plots, files found."""
+"""What a gallery's page is put together from: names, embedded images, plots, files found."""
 
 import re
 import sys
@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from cyclegan_jax import gallery_curves, gallery_page, images
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.gallery import find_translations
-from cyclegan_jax.gallery_curves import Curve, plots, split_name
-from tests.gallery_pictures import decoded, noise
+from cyclegan_jax.gallery import curves, page
+from cyclegan_jax.gallery.curves import Curve, plots, split_name
+from cyclegan_jax.gallery.program import find_translations
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
+from tests.gallery_images import decoded, noise
 
 
 @pytest.mark.parametrize(
@@ -30,29 +31,29 @@ def test_names_are_split(name, expected):
     assert split_name(name) == expected
 
 
-def test_small_pictures_are_embedded_as_they_are():
+def test_small_images_are_embedded_as_they_are():
     """8 bits exactly, with any channels; 16 bits scaled to 8."""
     for channels in (1, 2, 3, 4):
-        picture = noise(11, 7, channels)
-        address, size = gallery_page.embed(picture)
+        image = noise(11, 7, channels)
+        address, size = page.embed(image)
         assert size == (11, 7)
-        assert np.array_equal(decoded(address).reshape(picture.shape), picture)
+        assert np.array_equal(decoded(address).reshape(image.shape), image)
         deep = noise(11, 7, channels, np.uint16)
         expected = np.rint(deep / 257).reshape(deep.shape)
-        assert np.array_equal(decoded(gallery_page.embed(deep)[0]).reshape(deep.shape), expected)
+        assert np.array_equal(decoded(page.embed(deep)[0]).reshape(deep.shape), expected)
 
 
-def test_large_pictures_are_reduced():
+def test_large_images_are_reduced():
     """To the longest side, in proportion; means of blocks stay; the size is told."""
     blocks = noise(4, 8)
-    picture = np.kron(blocks, np.ones((384, 384, 1), np.uint8))
-    address, size = gallery_page.embed(picture)
+    image = np.kron(blocks, np.ones((384, 384, 1), np.uint8))
+    address, size = page.embed(image)
     assert size == (384, 768)
     shown = decoded(address)
     assert shown.shape == (384, 768, 3)
     assert np.abs(shown[48::96, 48::96].astype(int) - blocks).max() <= 2
-    assert gallery_page.about(picture) == "3072 × 1536, shown reduced"
-    assert len(gallery_page.embed(noise(600, 600))[0]) < 1_000_000  # as PNG: 1.44 MB
+    assert page.about(image) == "3072 × 1536, shown reduced"
+    assert len(page.embed(noise(600, 600))[0]) < 1_000_000  # as PNG: 1.44 MB
 
 
 def test_a_plot_holds_no_address_and_no_name_twice():
@@ -84,7 +85,7 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     """One line with the command."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match="pip install 'matplotlib"):
-        gallery_curves.plot("x", {"": Curve([1], [1])})
+        curves.plot("x", {"": Curve([1], [1])})
 
 
 def test_translations_are_found(tmp_path):
@@ -92,12 +93,12 @@ def test_translations_are_found(tmp_path):
     source, output = tmp_path / "in", tmp_path / "in" / "out"
     output.mkdir(parents=True)
     for name in ("a.png", "a_back.png", "b.jpg", "c.png", "d.png"):
-        images.write_image(source / name, noise(8, 8))
+        image_io.write_image(source / name, noise(8, 8))
     for name in ("a.png", "a_back.png", "b.webp", "b_back.webp", "c.png", "c_side_by_side.png"):
-        images.write_image(output / name, noise(8, 8))
+        image_io.write_image(output / name, noise(8, 8))
     found = [
-        (picture.name, made and made.name, back and back.name)
-        for picture, made, back in find_translations(source, output)
+        (image.name, made and made.name, back and back.name)
+        for image, made, back in find_translations(source, output)
     ]
     assert found == [
         ("a.png", "a.png", None),

@@ -1,4 +1,4 @@
-"""Picture files: whatever they hold is read and written as it is, or refused."""
+"""Image files: whatever they hold is read and written as it is, or refused."""
 
 import io
 import struct
@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import images
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
 
 
-def random_picture(channels, dtype=np.uint8, height=5, width=7):
+def random_image(channels, dtype=np.uint8, height=5, width=7):
     rng = np.random.default_rng(channels)
     return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
 
 
-def pillow_image(picture):
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+def pillow_image(image):
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def png16(picture):
+def png16(image):
     """A 16-bit PNG by the specification: filter 0, one chunk."""
-    height, width, channels = picture.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in picture)
+    height, width, channels = image.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     parts = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)),
@@ -39,10 +39,10 @@ def png16(picture):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def tiff16(picture, order, deflate):
+def tiff16(image, order, deflate):
     """A 16-bit colour TIFF by the specification: one strip, `order` < or >."""
-    height, width, channels = picture.shape
-    data = picture.astype(order + "u2").tobytes()
+    height, width, channels = image.shape
+    data = image.astype(order + "u2").tobytes()
     data = zlib.compress(data) if deflate else data
     after = 8 + 2 + 12 * (10 if channels == 4 else 9) + 4
     entries = [
@@ -71,39 +71,39 @@ def tiff16(picture, order, deflate):
 )
 def test_lossless_files_are_read_exactly(tmp_path, suffix, channels):
     """Every sample of an 8-bit file comes back, alpha included."""
-    picture = random_picture(channels)
-    pillow_image(picture).save(tmp_path / f"x{suffix}")
-    read = images.read_image(tmp_path / f"x{suffix}")
+    image = random_image(channels)
+    pillow_image(image).save(tmp_path / f"x{suffix}")
+    read = image_io.read_image(tmp_path / f"x{suffix}")
     assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, picture)
+    np.testing.assert_array_equal(read, image)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_lossy_files_are_read_nearly(tmp_path, suffix):
-    """A smooth picture comes back within a few levels."""
+    """A smooth image comes back within a few levels."""
     ramp = np.linspace(0, 200, 32 * 32 * 3).reshape(32, 32, 3).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / f"x{suffix}", quality=95)
-    read = images.read_image(tmp_path / f"x{suffix}")
+    read = image_io.read_image(tmp_path / f"x{suffix}")
     assert np.abs(read.astype(int) - ramp).mean() < 3
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 def test_16_bit_grey_stays(tmp_path, suffix):
     """16-bit grey comes back as uint16, value by value."""
-    picture = random_picture(1, np.uint16)
-    Image.fromarray(picture[..., 0]).save(tmp_path / f"x{suffix}")
-    read = images.read_image(tmp_path / f"x{suffix}")
+    image = random_image(1, np.uint16)
+    Image.fromarray(image[..., 0]).save(tmp_path / f"x{suffix}")
+    read = image_io.read_image(tmp_path / f"x{suffix}")
     assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read, picture)
+    np.testing.assert_array_equal(read, image)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_16_bit_png_stays(channels):
     """16-bit PNG of every colour type comes back exactly (Pillow alone gives the high bytes)."""
-    picture = random_picture(channels, np.uint16)
-    read = images.decode_image(io.BytesIO(png16(picture)), "x")
+    image = random_image(channels, np.uint16)
+    read = image_io.decode_image(io.BytesIO(png16(image)), "x")
     assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read, picture)
+    np.testing.assert_array_equal(read, image)
 
 
 @pytest.mark.parametrize("deflate", [False, True])
@@ -111,14 +111,14 @@ def test_16_bit_png_stays(channels):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_16_bit_colour_tiff_stays(tmp_path, channels, order, deflate):
     """16-bit colour TIFF comes back exactly, in both byte orders, compressed or not."""
-    picture = random_picture(channels, np.uint16)
-    (tmp_path / "x.tif").write_bytes(tiff16(picture, order, deflate))
-    read = images.read_image(tmp_path / "x.tif")
+    image = random_image(channels, np.uint16)
+    (tmp_path / "x.tif").write_bytes(tiff16(image, order, deflate))
+    read = image_io.read_image(tmp_path / "x.tif")
     assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read, picture)
+    np.testing.assert_array_equal(read, image)
 
 
-# What the EXIF standard says has to be done to show a picture stored with each orientation.
+# What the EXIF standard says has to be done to show an image stored with each orientation.
 UPRIGHT = {
     1: lambda x: x,
     2: np.fliplr,
@@ -134,42 +134,42 @@ UPRIGHT = {
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
-    """Pictures stand upright after reading, and their size is known from the header."""
+    """Images stand upright after reading, and their size is known from the header."""
     blocks = np.array([[10, 240], [90, 170], [30, 200]], np.uint8)
-    picture = np.kron(blocks, np.ones((16, 16), np.uint8))[..., None]
+    image = np.kron(blocks, np.ones((16, 16), np.uint8))[..., None]
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"x{suffix}"
-    pillow_image(picture).save(path, exif=exif)
-    read = images.read_image(path)
-    expected = UPRIGHT[orientation](picture)
+    pillow_image(image).save(path, exif=exif)
+    read = image_io.read_image(path)
+    expected = UPRIGHT[orientation](image)
     assert read.shape == expected.shape
     assert np.abs(read.astype(int) - expected).max() <= 3
-    assert images.read_size(path) == expected.shape[:2]
+    assert image_io.read_size(path) == expected.shape[:2]
 
 
 def test_orientation_reaches_16_bit_colour(tmp_path):
     """Both bytes of a sample are turned alike."""
-    picture = random_picture(3, np.uint16)
+    image = random_image(3, np.uint16)
     exif = Image.Exif()
     exif[0x0112] = 6
     body = b"eXIf" + exif.tobytes()[6:]
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    data = png16(picture)
+    data = png16(image)
     (tmp_path / "x.png").write_bytes(data[:33] + chunk + data[33:])
-    np.testing.assert_array_equal(images.read_image(tmp_path / "x.png"), np.rot90(picture, -1))
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "x.png"), np.rot90(image, -1))
 
 
 def test_palettes_are_expanded(tmp_path):
-    """Palette pictures become the colours they show, with alpha where the palette has it."""
+    """Palette images become the colours they show, with alpha where the palette has it."""
     indices = np.array([[0, 1], [2, 1]], np.uint8)
     image = Image.fromarray(indices)
     image.putpalette([255, 0, 0, 0, 255, 0, 9, 8, 7])
     image.save(tmp_path / "x.png")
     colours = np.array([[255, 0, 0], [0, 255, 0], [9, 8, 7]])
-    np.testing.assert_array_equal(images.read_image(tmp_path / "x.png"), colours[indices])
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "x.png"), colours[indices])
     image.save(tmp_path / "y.png", transparency=1)
-    read = images.read_image(tmp_path / "y.png")
+    read = image_io.read_image(tmp_path / "y.png")
     np.testing.assert_array_equal(read[..., :3], colours[indices])
     np.testing.assert_array_equal(read[..., 3], [[255, 0], [255, 0]])
 
@@ -178,9 +178,9 @@ def test_bilevel_and_cmyk_are_expanded(tmp_path):
     """One bit becomes black and white grey, CMYK becomes RGB."""
     bits = np.array([[True, False, True]])
     Image.fromarray(bits).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(images.read_image(tmp_path / "x.png")[..., 0], [[255, 0, 255]])
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "x.png")[..., 0], [[255, 0, 255]])
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "x.jpg")
-    read = images.read_image(tmp_path / "x.jpg")
+    read = image_io.read_image(tmp_path / "x.jpg")
     assert read.shape == (16, 16, 3)
     assert np.abs(read.astype(int) - [255, 0, 0]).max() < 8
 
@@ -194,7 +194,7 @@ def test_samples_out_of_range_are_refused(tmp_path, values):
         tmp_path / "x.tif"
     )
     with pytest.raises(UserError, match=r"x\.tif holds .*expected 8 or 16 bits"):
-        images.read_image(tmp_path / "x.tif")
+        image_io.read_image(tmp_path / "x.tif")
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "cut.jpg", "cut.png", "folder"])
@@ -202,16 +202,16 @@ def test_unreadable_files_are_named_in_one_line(tmp_path, kind):
     """Each kind of damage is a UserError of one line with the file's name."""
     path = tmp_path / ("x.png" if kind == "cut.png" else "x.jpg")
     if kind == "text":
-        path.write_text("this is not\na picture\n")
+        path.write_text("this is not\na image\n")
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "folder":
         path.mkdir()
     elif kind.startswith("cut"):
-        pillow_image(random_picture(3, height=64, width=64)).save(path)
+        pillow_image(random_image(3, height=64, width=64)).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(UserError) as error:
-        images.read_image(path)
+        image_io.read_image(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -230,39 +230,39 @@ HELD = {
 @pytest.mark.parametrize("suffix", HELD)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_written_pictures_come_back(tmp_path, suffix, channels, dtype):
+def test_written_images_come_back(tmp_path, suffix, channels, dtype):
     """Writing and reading is exact, or refused with a way out."""
-    picture = random_picture(channels, dtype)
+    image = random_image(channels, dtype)
     path = tmp_path / f"x{suffix}"
     if channels not in HELD[suffix][dtype == np.uint16]:
         with pytest.raises(UserError, match="use .png"):
-            images.write_image(path, picture)
+            image_io.write_image(path, image)
         return
-    images.write_image(path, picture)
-    read = images.read_image(path)
+    image_io.write_image(path, image)
+    read = image_io.read_image(path)
     assert read.dtype == dtype
     if suffix == ".webp" and channels < 3:  # which knows no grey
         assert np.all(read[..., :3] == read[..., :1])
         read = read[..., [0, 3][:channels]]
-    np.testing.assert_array_equal(read, picture)
+    np.testing.assert_array_equal(read, image)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_16_bit_colour_tiff_is_what_others_read(tmp_path, channels):
     """Pillow finds size, colours and alpha (it keeps the high bytes)."""
-    picture = random_picture(channels, np.uint16)
-    images.write_image(tmp_path / "x.tif", picture)
-    with Image.open(tmp_path / "x.tif") as image:
-        assert image.mode == {3: "RGB", 4: "RGBA"}[channels]
-        np.testing.assert_array_equal(np.asarray(image), picture >> 8)
+    image = random_image(channels, np.uint16)
+    image_io.write_image(tmp_path / "x.tif", image)
+    with Image.open(tmp_path / "x.tif") as pil:
+        assert pil.mode == {3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(pil), image >> 8)
 
 
 def test_tiff_ends_at_4_gib(tmp_path):
-    """A picture beyond what its offsets can count is refused."""
+    """An image beyond what its offsets can count is refused."""
     pixel = np.zeros((1, 1, 3), np.uint16)
     with pytest.raises(UserError, match="at most 4 GiB"):
-        images.write_image(tmp_path / "x.tif", np.broadcast_to(pixel, (30000, 30000, 3)))
+        image_io.write_image(tmp_path / "x.tif", np.broadcast_to(pixel, (30000, 30000, 3)))
     assert not any(tmp_path.iterdir())
 
 
@@ -273,29 +273,29 @@ def test_names_that_differ_in_case(tmp_path, monkeypatch):
 
     def replace_later(self, target):
         if target.name == "a.png":
-            images.write_image(target.with_name("a.PNG"), bright)
+            image_io.write_image(target.with_name("a.PNG"), bright)
         replace(self, target)
 
     monkeypatch.setattr(Path, "replace", replace_later)
-    images.write_image(tmp_path / "a.png", dark)
-    assert images.read_image(tmp_path / "a.png").max() == 0
-    assert images.read_image(tmp_path / "a.PNG").min() == 255
+    image_io.write_image(tmp_path / "a.png", dark)
+    assert image_io.read_image(tmp_path / "a.png").max() == 0
+    assert image_io.read_image(tmp_path / "a.PNG").min() == 255
 
 
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     """A write that fails half-way keeps what was there and leaves nothing else."""
     path = tmp_path / "x.png"
-    old, new = random_picture(3), random_picture(4)
-    images.write_image(path, old)
+    old, new = random_image(3), random_image(4)
+    image_io.write_image(path, old)
 
     def save(self, file, **_):
-        file.write_bytes(b"half a picture")
+        file.write_bytes(b"half an image")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", save)
     with pytest.raises(UserError, match="No space left on device"):
-        images.write_image(path, new)
-    np.testing.assert_array_equal(images.read_image(path), old)
+        image_io.write_image(path, new)
+    np.testing.assert_array_equal(image_io.read_image(path), old)
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
 
 
@@ -303,11 +303,11 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_unwritable_names_are_refused(tmp_path, name):
     """An unknown suffix or a missing folder is a UserError."""
     with pytest.raises(UserError, match="x"):
-        images.write_image(tmp_path / name, random_picture(3))
+        image_io.write_image(tmp_path / name, random_image(3))
 
 
-@pytest.mark.parametrize("picture", [random_picture(4), random_picture(1, np.uint16)])
-def test_jpeg_refuses_what_it_cannot_hold(tmp_path, picture):
+@pytest.mark.parametrize("image", [random_image(4), random_image(1, np.uint16)])
+def test_jpeg_refuses_what_it_cannot_hold(tmp_path, image):
     """Alpha and 16 bits do not vanish into a JPEG."""
     with pytest.raises(UserError, match="JPEG"):
-        images.write_image(tmp_path / "x.jpg", picture)
+        image_io.write_image(tmp_path / "x.jpg", image)

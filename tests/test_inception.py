@@ -14,7 +14,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax.errors import UserError  # noqa: E402
 from cyclegan_jax.evaluation import inception_weights  # noqa: E402
 from cyclegan_jax.evaluation.features import Extractor, kept_features, prepare  # noqa: E402
 from cyclegan_jax.evaluation.inception_weights import (  # noqa: E402
@@ -24,30 +23,31 @@ from cyclegan_jax.evaluation.inception_weights import (  # noqa: E402
     fetch_weights,
     load_weights,
 )
+from cyclegan_jax.utils.errors import UserError  # noqa: E402
 from tests import torch_inception  # noqa: E402
 
 torch.set_num_threads(1)
 
 
-def pictures(*shapes: tuple[int, int, int]) -> list[np.ndarray]:
+def images(*shapes: tuple[int, int, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, shape, np.uint8) for shape in shapes]
 
 
-def as_torch(picture: np.ndarray) -> Any:
+def as_torch(image: np.ndarray) -> Any:
     """What `ToTensor` gives: [1, C, H, W] in [0, 1]."""
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
 
 def test_features_are_those_of_pytorch(tmp_path: Path) -> None:
-    """Random weights in the published file format; a small picture and a large grey one.
+    """Random weights in the published file format; a small image and a large grey one.
 
     The first comes again, alone in the second batch: batches are filled up and cut right.
     """
     network = torch_inception.build(seed=0)
     path = tmp_path / FILE_NAME
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
-    shown = pictures((41, 63, 3), (333, 500, 1))
+    shown = images((41, 63, 3), (333, 500, 1))
     extractor = Extractor(path, batch_size=2)
     ours = list(extractor(iter([*shown, shown[0]])))
     with torch.no_grad():
@@ -61,27 +61,27 @@ def test_features_are_those_of_pytorch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (299, 299), (7, 300), (2000, 33), (256, 256)])
-def test_pictures_are_resized_as_by_pytorch(shape: tuple[int, int]) -> None:
+def test_images_are_resized_as_by_pytorch(shape: tuple[int, int]) -> None:
     """Bilinear, pixels' centres aligned, no filter, in [0, 1]; then to [-1, 1]."""
-    (picture,) = pictures((*shape, 3))
+    (image,) = images((*shape, 3))
     resized = torch.nn.functional.interpolate(
-        as_torch(picture), size=(299, 299), mode="bilinear", align_corners=False
+        as_torch(image), size=(299, 299), mode="bilinear", align_corners=False
     )
     expected = (2 * resized - 1)[0].permute(1, 2, 0).numpy()
-    prepared = prepare(picture)
+    prepared = prepare(image)
     assert prepared.dtype == np.float32
     np.testing.assert_allclose(prepared, expected, rtol=0, atol=1e-6)
 
 
 def test_grey_alpha_and_16_bits() -> None:
     """Grey counts as three equal channels, alpha does not count, 16 bits as their 8."""
-    (picture,) = pictures((20, 30, 4))
-    colours = prepare(picture[..., :3])
-    np.testing.assert_array_equal(prepare(picture), colours)
-    np.testing.assert_array_equal(prepare(picture[..., :3].astype(np.uint16) * 257), colours)
-    grey = prepare(picture[..., :1].repeat(3, axis=-1))
-    np.testing.assert_array_equal(prepare(picture[..., :1]), grey)
-    np.testing.assert_array_equal(prepare(picture[..., :2]), grey)
+    (image,) = images((20, 30, 4))
+    colours = prepare(image[..., :3])
+    np.testing.assert_array_equal(prepare(image), colours)
+    np.testing.assert_array_equal(prepare(image[..., :3].astype(np.uint16) * 257), colours)
+    grey = prepare(image[..., :1].repeat(3, axis=-1))
+    np.testing.assert_array_equal(prepare(image[..., :1]), grey)
+    np.testing.assert_array_equal(prepare(image[..., :2]), grey)
 
 
 @pytest.fixture
@@ -231,22 +231,22 @@ def test_the_cache_is_in_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Means:
-    """In place of an extractor: every feature is the picture's mean; counts its calls."""
+    """In place of an extractor: every feature is the image's mean; counts its calls."""
 
     def __init__(self, checksum: str = "0") -> None:
         self.checksum = checksum
         self.calls = 0
 
     def __call__(self, shown: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """One picture at a time."""
+        """One image at a time."""
         self.calls += 1
-        for picture in shown:
-            yield np.full((1, 2048), picture.mean(), np.float32)
+        for image in shown:
+            yield np.full((1, 2048), image.mean(), np.float32)
 
 
 def test_features_are_computed_once(tmp_path: Path) -> None:
-    """The same pictures and weights are not asked for again; nothing else is left behind."""
-    shown = pictures((5, 6, 3), (8, 7, 3))
+    """The same images and weights are not asked for again; nothing else is left behind."""
+    shown = images((5, 6, 3), (8, 7, 3))
     extractor: Any = Means()
     first = kept_features(extractor, shown, tmp_path / "cache")
     assert first.dtype == np.float32
@@ -257,9 +257,9 @@ def test_features_are_computed_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_other_pictures_or_weights_are_computed_anew(tmp_path: Path) -> None:
-    """A changed pixel, another order, shape or type, a picture less, other weights."""
-    one, other = pictures((4, 6, 3), (4, 6, 3))
+def test_other_images_or_weights_are_computed_anew(tmp_path: Path) -> None:
+    """A changed pixel, another order, shape or type, an image less, other weights."""
+    one, other = images((4, 6, 3), (4, 6, 3))
     changed = one.copy()
     changed[3, 5, 2] ^= 1
     sets = [
@@ -281,7 +281,7 @@ def test_other_pictures_or_weights_are_computed_anew(tmp_path: Path) -> None:
 
 def test_damaged_features_are_computed_anew(tmp_path: Path) -> None:
     """Half a file is replaced by a whole one."""
-    shown = pictures((5, 6, 3), (5, 6, 3))
+    shown = images((5, 6, 3), (5, 6, 3))
     extractor: Any = Means()
     first = kept_features(extractor, shown, tmp_path)
     (path,) = tmp_path.iterdir()
@@ -297,4 +297,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     extractor: Any = Means()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="features cannot be kept there"):
-        kept_features(extractor, pictures((5, 6, 3)), tmp_path / "file")
+        kept_features(extractor, images((5, 6, 3)), tmp_path / "file")

@@ -1,4 +1,4 @@
-"""A trained generator on pictures of any size, depth and colour, and work directories read."""
+"""A trained generator on images of any size, depth and colour, and work directories read."""
 
 import json
 
@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax import images
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.generators import build_generator
-from cyclegan_jax.inference import Network, Translator, translate
-from cyclegan_jax.layers import Style
+from cyclegan_jax.inference.translator import Network, Translator, translate
+from cyclegan_jax.models.generators import build_generator
+from cyclegan_jax.models.layers import Style
 from cyclegan_jax.state import build_networks
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
 from tests.translators import save_run, scaled_translator
 
 RNG = np.random.default_rng(0)
 
 
-def picture(height, width, channels=3, dtype=np.uint8):
+def image(height, width, channels=3, dtype=np.uint8):
     return RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
 
 
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 
 def plain(config, params, name, x):
-    """What the network makes of one 8-bit picture, without anything around it."""
+    """What the network makes of one 8-bit image, without anything around it."""
     output = getattr(build_networks(config), name).apply(
         {"params": params[name]}, x[None].astype(np.float32) / 127.5 - 1
     )
@@ -46,7 +46,7 @@ def test_loaded_translator_is_the_plain_network(run, direction, checkpoint, name
     workdir, config, params = run
     translator = Translator.load(workdir, direction, checkpoint)
     assert translator.step == step
-    several = np.stack([picture(8, 12) for _ in range(2)])
+    several = np.stack([image(8, 12) for _ in range(2)])
     expected = [plain(config, params[step], name, x) for x in several]
     translated = translator(several)
     assert translated.dtype == np.uint8
@@ -110,9 +110,9 @@ def mirrored(index, side):
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (8, 3), (2, 3), (1, 1)])
 def test_sizes_are_extended_by_reflection_and_cut_again(run, size):
-    """Pictures that the network does not take, even where what is added outgrows them."""
+    """Images that the network does not take, even where what is added outgrows them."""
     workdir, config, params = run
-    x = picture(*size)
+    x = image(*size)
     padded = np.empty((8, 8, 3), np.uint8)
     for i in range(8):
         for j in range(8):
@@ -124,7 +124,7 @@ def test_sizes_are_extended_by_reflection_and_cut_again(run, size):
 
 
 def test_unets_take_any_size():
-    """A picture far smaller than the 128 pixels of the least that a U-Net takes."""
+    """An image far smaller than the 128 pixels of the least that a U-Net takes."""
     generator = build_generator("unet128", channels=1, width=1, style=Style())
     shapes = jax.eval_shape(generator.init, jax.random.key(0), jnp.zeros((1, 128, 128, 1)))
     params = jax.tree.map(
@@ -133,7 +133,7 @@ def test_unets_take_any_size():
     network = Network(generator, params, 1)
     translator = Translator(network, network, 0)
     assert translator.padded_size(40, 130) == (128, 256)
-    x = picture(40, 125, 1)
+    x = image(40, 125, 1)
     padded = np.pad(x, ((0, 88), (0, 3), (0, 0)), mode="reflect")
     output = translate(generator, params, padded[None] / np.float32(127.5) - 1)
     expected = np.rint((np.asarray(output[0]) + 1) * 127.5)[:40, :125]
@@ -146,7 +146,7 @@ def test_unets_take_any_size():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_depth_is_kept(dtype):
     """A negative is exact at 8 and at 16 bits."""
-    x = picture(9, 10, 1, dtype)
+    x = image(9, 10, 1, dtype)
     translated = scaled_translator((1, 1))(x)
     assert translated.dtype == dtype
     np.testing.assert_array_equal(translated, np.iinfo(dtype).max - x)
@@ -156,7 +156,7 @@ def test_depth_is_kept(dtype):
 @pytest.mark.parametrize("channels", [(1, 3), (3, 1), (1, 1), (3, 3)])
 def test_colours_become_the_networks_and_alpha_stays(given, channels):
     """Grey or colour by the domain; alpha, which no network sees, comes out as it came in."""
-    x = picture(8, 8, given)
+    x = image(8, 8, given)
     x[..., : 3 if given > 2 else 1] = 51  # grey, also as a colour
     translated = scaled_translator(channels)(x)
     has_alpha = given in (2, 4)
@@ -166,17 +166,17 @@ def test_colours_become_the_networks_and_alpha_stays(given, channels):
         np.testing.assert_array_equal(translated[..., -1], x[..., -1])
 
 
-def test_networks_of_other_channels_take_no_other_picture():
+def test_networks_of_other_channels_take_no_other_image():
     """Two channels are neither grey nor colour; of as many, none is alpha."""
     translator = scaled_translator((2, 2))
-    assert translator(picture(8, 8, 2)).shape == (8, 8, 2)
+    assert translator(image(8, 8, 2)).shape == (8, 8, 2)
     with pytest.raises(UserError, match="has 3 channels and 2 are expected"):
-        translator(picture(8, 8, 3))
+        translator(image(8, 8, 3))
 
 
 def test_round_trips_are_not_rounded_in_between():
-    """A picture made a thousand times fainter and stronger again is the same."""
-    x = picture(9, 9, 1)
+    """An image made a thousand times fainter and stronger again is the same."""
+    x = image(9, 9, 1)
     translated, back = scaled_translator((1, 1), factors=(1e-3, 1e3)).round_trip(x)
     assert np.unique(translated).size <= 2
     np.testing.assert_array_equal(back, x)
@@ -184,15 +184,15 @@ def test_round_trips_are_not_rounded_in_between():
 
 @pytest.mark.parametrize("batch_size", [2, 8])
 def test_batches_change_nothing(batch_size):
-    """Batches, with a last one that is not full, are as pictures one by one."""
-    several = np.stack([picture(6, 8) for _ in range(5)])
+    """Batches, with a last one that is not full, are as images one by one."""
+    several = np.stack([image(6, 8) for _ in range(5)])
     expected = [scaled_translator()(x) for x in several]
     translated = scaled_translator(batch_size=batch_size)(several)
     np.testing.assert_array_equal(translated, np.stack(expected))
 
 
-def test_batch_norm_shows_a_network_one_picture_at_a_time():
-    """Else its statistics would be those of pictures that happen to come along."""
+def test_batch_norm_shows_a_network_one_image_at_a_time():
+    """Else its statistics would be those of images that happen to come along."""
     style = Style("batch")
     several = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 255)])
     translated = scaled_translator(style=style, batch_size=2)(several)
@@ -200,9 +200,9 @@ def test_batch_norm_shows_a_network_one_picture_at_a_time():
 
 
 def test_files_are_read(tmp_path):
-    """A path stands for its picture."""
-    x = picture(9, 10)
-    images.write_image(tmp_path / "x.png", x)
+    """A path stands for its image."""
+    x = image(9, 10)
+    image_io.write_image(tmp_path / "x.png", x)
     translator = scaled_translator()
     np.testing.assert_array_equal(translator(tmp_path / "x.png"), translator(x))
     with pytest.raises(UserError, match="no such file"):
@@ -212,7 +212,7 @@ def test_files_are_read(tmp_path):
 @pytest.mark.parametrize(
     "given", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 8, 3), np.uint8)]
 )
-def test_arrays_that_are_no_pictures_are_refused(given):
+def test_arrays_that_are_no_images_are_refused(given):
     """Floats, and arrays with too few axes or nothing in them."""
-    with pytest.raises(UserError, match="pictures are arrays"):
+    with pytest.raises(UserError, match="images are arrays"):
         scaled_translator()(given)

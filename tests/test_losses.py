@@ -28,7 +28,7 @@ def test_adversarial_by_hand(mode, is_real, expected):
 
 
 def test_absolute_difference_refuses_to_broadcast():
-    """Pictures of different shapes are an error, not a silent broadcast."""
+    """Images of different shapes are an error, not a silent broadcast."""
     with pytest.raises(ValueError, match="shapes differ"):
         losses.absolute_difference(jnp.ones((1, 4, 4, 3)), jnp.ones((1, 4, 4, 1)))
 
@@ -50,7 +50,7 @@ def test_gradient_penalty_of_a_linear_score_by_hand():
     np.testing.assert_allclose(slope, 2 * (root - 1) * root, rtol=1e-6)
 
 
-def test_gradient_penalty_mixes_each_picture_by_its_share():
+def test_gradient_penalty_mixes_each_image_by_its_share():
     """With a score |x|^2 / 2 the slope is the mixed point itself."""
     real, fake = np.random.default_rng(0).normal(size=(2, 2, 3, 3, 1))
     mix = np.array([0.25, 1.0])

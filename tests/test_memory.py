@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from cyclegan_jax import command
+from cyclegan_jax.utils import command
 
 ROOT = Path(__file__).parent.parent
 

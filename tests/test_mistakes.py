@@ -1,4 +1,4 @@
-"""Every mistake of a user's in settings and pictures gives one clear line and a non-zero exit."""
+"""Every mistake of a user's in settings and images gives one clear line and a non-zero exit."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import devices
+from cyclegan_jax import distributed
 from tests.refused_runs import refusal
 
 ROOT = Path(__file__).parent.parent
@@ -77,16 +77,16 @@ def test_configuration(config, tmp_path, field, value, expected):
 
 @pytest.fixture
 def folders(config, tmp_path):
-    """Three small pictures in each of four folders, and a configuration for them."""
+    """Three small images in each of four folders, and a configuration for them."""
     rng = np.random.default_rng(0)
     for name in ("trainA", "trainB", "testA", "testB"):
         (tmp_path / name).mkdir()
         for i in range(3):
-            picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
-            picture.save(tmp_path / name / f"{i}.jpg")
+            image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+            image.save(tmp_path / name / f"{i}.jpg")
     config.data.source = "folder"
     config.data.dir = str(tmp_path)
-    config.data.treatment = "crop"
+    config.data.transform = "crop"
     config.data.crop_size = 32
     return config, tmp_path
 
@@ -111,14 +111,14 @@ def test_figures_that_there_are_not(folders, metrics, best, expected):
 
 
 @pytest.mark.parametrize(("direction", "domain"), [("a_to_b", "B"), ("b_to_a", "A")])
-def test_figures_without_test_pictures(folders, direction, domain):
+def test_figures_without_test_images(folders, direction, domain):
     """The domain is named, and what to give, which keeps the folders' letter."""
     config, root = folders
     config.evaluate_every_steps = 10
     config.data.direction = direction
     shutil.rmtree(root / "testB")
     said = refusal(config, root / "run")
-    assert f"domain {domain} has no test pictures" in said
+    assert f"domain {domain} has no test images" in said
     assert "give data.test_b, or testB beside trainB" in said
 
 
@@ -142,20 +142,20 @@ def test_text_named_jpg(folders):
     """The message names the file, whichever it is."""
     config, root = folders
     for path in (root / "trainA").iterdir():
-        path.write_text("not a picture")
+        path.write_text("not an image")
     assert "trainA" in refusal(config, root / "run")
     assert ".jpg" in refusal(config, root / "run2")
 
 
 def test_truncated_jpeg(folders):
-    """Half a picture is not taken for a whole one."""
+    """Half an image is not taken for a whole one."""
     config, root = folders
     for path in (root / "trainB").iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "trainB" in refusal(config, root / "run")
 
 
-def test_crop_larger_than_the_picture(folders):
+def test_crop_larger_than_the_image(folders):
     """Both sizes and the fields are named."""
     config, root = folders
     config.data.crop_size = 64
@@ -173,18 +173,18 @@ def test_crop_that_the_generator_cannot_take(folders):
     assert "data.crop_size" in message
 
 
-def test_crop_larger_than_the_resized_picture(folders):
-    """Before any picture is read."""
+def test_crop_larger_than_the_resized_image(folders):
+    """Before any image is read."""
     config, root = folders
-    config.data.treatment = "resize_and_crop"
+    config.data.transform = "resize_and_crop"
     config.data.load_size = 28
     assert "at most data.load_size" in refusal(config, root / "run")
 
 
-def test_pictures_of_different_sizes_without_a_crop(folders):
-    """Two files and their sizes are named, and treatments that help."""
+def test_images_of_different_sizes_without_a_crop(folders):
+    """Two files and their sizes are named, and transforms that help."""
     config, root = folders
-    config.data.treatment = "none"
+    config.data.transform = "none"
     Image.new("RGB", (48, 40)).save(root / "trainA" / "wide.png")
     message = refusal(config, root / "run")
     assert "48x40" in message
@@ -193,5 +193,5 @@ def test_pictures_of_different_sizes_without_a_crop(folders):
 
 def test_batch_that_does_not_divide_among_devices(config, tmp_path, monkeypatch):
     """A batch that does not divide among the devices is refused with both numbers."""
-    monkeypatch.setattr(devices.jax, "device_count", lambda: 3)
+    monkeypatch.setattr(distributed.jax, "device_count", lambda: 3)
     assert "multiple of the 3 devices" in refusal(config, tmp_path / "run")

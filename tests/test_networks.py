@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.discriminators import build_discriminator
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.generators import build_generator, check_generator_size
-from cyclegan_jax.layers import INITIALIZERS, Style, initializer
+from cyclegan_jax.models.discriminators import build_discriminator
+from cyclegan_jax.models.generators import build_generator, check_generator_size
+from cyclegan_jax.models.layers import INITIALIZERS, Style, initializer
 from cyclegan_jax.state import count_parameters
+from cyclegan_jax.utils.errors import UserError
 
 # Published, but for resnet3, which is resnet9 less six blocks of 2 * (9 * 256 * 256 + 256).
 GENERATOR_COUNTS = {
@@ -31,7 +31,7 @@ def parameters_and_output(network, shape):
 
 @pytest.mark.parametrize("variant", GENERATOR_COUNTS)
 def test_generator_counts_and_shape(variant):
-    """Each variant has its published number of parameters and keeps the picture's size."""
+    """Each variant has its published number of parameters and keeps the image's size."""
     network = build_generator(variant, channels=3, width=64, style=Style())
     params, output = parameters_and_output(network, (2, 256, 256, 3))
     assert count_parameters(params) == GENERATOR_COUNTS[variant]
@@ -64,7 +64,7 @@ def test_any_number_of_channels(variant, channels_in, channels_out):
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_smallest_picture_of_patch_discriminator(layers):
+def test_smallest_image_of_patch_discriminator(layers):
     """One score at the smallest size that is let through, none at the next even size below."""
     network = build_discriminator("patch", width=2, style=Style(), layers=layers)
     _, output = parameters_and_output(network, (1, network.smallest, network.smallest, 3))
@@ -148,7 +148,7 @@ def test_dropout_is_off_without_a_key():
 
 
 def test_bfloat16_keeps_parameters_and_output_in_float32():
-    """Only activations are short; the picture that comes out is float32 and near the exact one."""
+    """Only activations are short; the image that comes out is float32 and near the exact one."""
     shape = (1, 16, 16, 3)
     x = jax.random.normal(jax.random.key(1), shape)
     exact = build_generator("resnet3", channels=3, width=8, style=Style())

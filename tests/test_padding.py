@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax.layers import Conv, ResizeConv, Style, UpConv  # noqa: E402
+from cyclegan_jax.models.layers import Conv, ResizeConv, Style, UpConv  # noqa: E402
 from tests import torch_recipes  # noqa: E402
 
 FOUR = np.arange(1.0, 17.0).reshape(4, 4)  # rows 1 2 3 4, 5 6 7 8, 9 10 11 12, 13 14 15 16
@@ -32,7 +32,7 @@ def strided_end(size):
     )
 
 
-# Case: (our layer, PyTorch's, picture, expected).
+# Case: (our layer, PyTorch's, image, expected).
 CASES = {
     # SAME, 4 pixels, stride 2, kernel 3: 2 results need (2 - 1) * 2 + 3 = 5 pixels; the one that
     # lacks goes to the end. Windows begin at 0 and 2.
@@ -96,17 +96,17 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_windows_cover_what_the_rule_says(name):
     """Sums of windows, added up by hand."""
-    ours, theirs, picture, expected = CASES[name]
+    ours, theirs, image, expected = CASES[name]
     size = ours.size
     found = ours.apply(
-        {"params": {"kernel": jnp.ones((size, size, 1, 1))}}, jnp.array(picture)[None, :, :, None]
+        {"params": {"kernel": jnp.ones((size, size, 1, 1))}}, jnp.array(image)[None, :, :, None]
     )
     np.testing.assert_array_equal(found[0, :, :, 0], expected)
     for parameter in theirs.parameters():
         torch.nn.init.ones_(parameter)
     with torch.no_grad():
         np.testing.assert_array_equal(
-            theirs(torch.tensor(picture)[None, None].float())[0, 0], expected
+            theirs(torch.tensor(image)[None, None].float())[0, 0], expected
         )
 
 
@@ -130,11 +130,11 @@ TRANSPOSED = {
 def test_transposed_layers_keep_what_the_rule_says(name):
     """Which row and column of the full result is dropped."""
     crop, expected = TRANSPOSED[name]
-    picture, kernel = np.array([[1.0, 0.0], [0.0, 10.0]]), THREE
+    image, kernel = np.array([[1.0, 0.0], [0.0, 10.0]]), THREE
     ours = UpConv(1, 3, STYLE, crop=crop, use_bias=False)
     found = ours.apply(
         {"params": {"kernel": jnp.array(kernel)[:, :, None, None]}},
-        jnp.array(picture)[None, :, :, None],
+        jnp.array(image)[None, :, :, None],
     )
     np.testing.assert_array_equal(found[0, :, :, 0], expected)
     # These halve the channels: two alike in, each with half of the weights.
@@ -143,5 +143,5 @@ def test_transposed_layers_keep_what_the_rule_says(name):
         half = torch.tensor(kernel).float()[None, None] / 2
         parameter.data = half.expand(2, 1, 3, 3) if parameter.ndim == 4 else torch.zeros(1)
     with torch.no_grad():
-        both = torch.tensor(picture).float()[None, None].expand(1, 2, 2, 2)
+        both = torch.tensor(image).float()[None, None].expand(1, 2, 2, 2)
         np.testing.assert_array_equal(theirs(both)[0, 0], expected)

@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import torch_networks  # noqa: E402
 from benchmarks.plain_config import default_config  # noqa: E402
-from cyclegan_jax import generators, images  # noqa: E402
+from cyclegan_jax.models import generators  # noqa: E402
 from cyclegan_jax.state import build_networks  # noqa: E402
 from cyclegan_jax.step import train_step  # noqa: E402
+from cyclegan_jax.utils import image_io  # noqa: E402
 from tests import parity  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
@@ -31,7 +32,7 @@ SIZE = 32
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """64-bit numbers in JAX during one test, and a U-Net for small pictures."""
+    """64-bit numbers in JAX during one test, and a U-Net for small images."""
     unet32 = functools.partial(generators.UNetGenerator, depth=5)
     monkeypatch.setitem(generators.GENERATORS, "unet32", unet32)
     monkeypatch.setitem(torch_networks.UNET_DEPTHS, "unet32", 5)
@@ -74,30 +75,30 @@ def network_config(kind: str, variant: str, norm: str, layers: int = 3) -> Any:
 
 @pytest.mark.parametrize(("variant", "size", "norm"), GENERATORS)
 def test_generators_equal_torchs(variant: str, size: int, norm: str) -> None:
-    """Same weights, same pictures (2 channels in, 3 out): same pictures to 1e-4."""
+    """Same weights, same images (2 channels in, 3 out): same images to 1e-4."""
     config = network_config("generator", variant, norm)
     theirs = torch_networks.build_generator(config, 2, 3)
     parity.randomise(theirs, 0)
-    x = parity.picture_batch(np.random.default_rng(0), size, channels=2)
+    x = parity.image_batch(np.random.default_rng(0), size, channels=2)
     with torch.no_grad():
         expected = theirs(parity.to_torch(x, torch.float32)).permute(0, 2, 3, 1).numpy()
     apply = jax.jit(build_networks(config).gen_ab.apply)
-    ours = apply({"params": to_flax(theirs.state_dict())}, images.to_float(x))
+    ours = apply({"params": to_flax(theirs.state_dict())}, image_io.to_float(x))
     assert expected.std() > 0.1
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("variant", "layers", "norm"), DISCRIMINATORS)
 def test_discriminators_equal_torchs(variant: str, layers: int, norm: str) -> None:
-    """Same weights, same pictures: same scores to 1e-4."""
+    """Same weights, same images: same scores to 1e-4."""
     config = network_config("discriminator", variant, norm, layers)
     theirs = torch_networks.build_discriminator(config, 2)
     parity.randomise(theirs, 1)
-    x = parity.picture_batch(np.random.default_rng(1), 136, channels=2)
+    x = parity.image_batch(np.random.default_rng(1), 136, channels=2)
     with torch.no_grad():
         expected = theirs(parity.to_torch(x, torch.float32)).permute(0, 2, 3, 1).numpy()
     apply = jax.jit(build_networks(config).disc_a.apply)
-    ours = apply({"params": to_flax(theirs.state_dict())}, images.to_float(x))
+    ours = apply({"params": to_flax(theirs.state_dict())}, image_io.to_float(x))
     assert expected.std() > 0.1
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
@@ -154,7 +155,7 @@ def test_training_follows_torchs(name: str) -> None:
     step = compiled(functools.partial(train_step, config=config, pairs_per_epoch=1000))
     exchanged = 0
     for _ in range(5):
-        batch = {domain: parity.picture_batch(random, SIZE) for domain in ("a", "b")}
+        batch = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
         draws = parity.step_draws(state, config)
         exchanged += sum(use_old for use_old, _ in draws.pool_a)
         state, metrics = step(state, batch)
@@ -179,8 +180,8 @@ def test_gradients_of_every_loss_equal_torchs(mode: str) -> None:
     trainer = parity.make_trainer(config, SIZE)
     state = parity.make_state(config, SIZE, trainer)
     random = np.random.default_rng(1)
-    real = {domain: parity.picture_batch(random, SIZE) for domain in ("a", "b")}
-    shown = {domain: parity.picture_batch(random, SIZE) for domain in ("a", "b")}
+    real = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
+    shown = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
     compared = set()
     for term, network, ours, theirs in parity.loss_gradients(
         trainer, state, config, real, shown, compiled

@@ -1,17 +1,17 @@
-"""Work divided by rows and pictures: every row once, and gradients that stay the same."""
+"""Work divided by rows and images: every row once, and gradients that stay the same."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax import convolutions, products, winograd
-from cyclegan_jax.convolutions import convolve, convolve_transposed
-from cyclegan_jax.pieces import over_pieces
+from cyclegan_jax.ops import convolution, gemm, winograd
+from cyclegan_jax.ops.blocking import over_pieces
+from cyclegan_jax.ops.convolution import convolve, convolve_transposed
 
 
 @pytest.mark.parametrize(
-    ("pictures", "rows", "most", "sizes"),
+    ("images", "rows", "most", "sizes"),
     [
         (1, 7, 70, {(1, 7)}),
         (5, 7, 700, {(5, 7)}),
@@ -22,17 +22,17 @@ from cyclegan_jax.pieces import over_pieces
         (2, 3, 4, {(1, 1)}),  # not even one row fits
     ],
 )
-def test_every_row_is_in_one_piece(pictures, rows, most, sizes):
+def test_every_row_is_in_one_piece(images, rows, most, sizes):
     """Rows of ten bytes are marked piece by piece: each once, in pieces worked out by hand."""
     found = set()
 
     def mark(x, piece):
-        found.add((piece.pictures, piece.rows))
-        assert piece.of(x).shape == (piece.pictures, piece.rows, 1, 1)
+        found.add((piece.images, piece.rows))
+        assert piece.of(x).shape == (piece.images, piece.rows, 1, 1)
         return piece.put(x, piece.of(x) + 1)
 
-    x = jnp.zeros((pictures, rows, 1, 1))
-    x = over_pieces(mark, x, pictures=pictures, rows=rows, row_size=10, most=most)
+    x = jnp.zeros((images, rows, 1, 1))
+    x = over_pieces(mark, x, images=images, rows=rows, row_size=10, most=most)
     np.testing.assert_array_equal(x, 1)
     assert found == sizes
 
@@ -60,8 +60,8 @@ def test_divided_is_undivided(monkeypatch, most, size, stride, channels_in, chan
         x = jnp.asarray(rng.normal(size=(3, 13, 11, channels_in)))
         kernel = jnp.asarray(rng.normal(size=(size, size, channels_in, channels_out)))
         whole = run()
-        monkeypatch.setattr(convolutions, "SMALL", 0)
-        monkeypatch.setattr(products, "PIECE", most)
+        monkeypatch.setattr(convolution, "SMALL", 0)
+        monkeypatch.setattr(gemm, "PIECE", most)
         monkeypatch.setattr(winograd, "PIECE", most)
         divided = run()
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(divided), strict=True):

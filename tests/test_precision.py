@@ -5,20 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.discriminators import PatchDiscriminator
-from cyclegan_jax.generators import ResNetGenerator, UNetGenerator
-from cyclegan_jax.layers import Conv, Style
+from cyclegan_jax.models.discriminators import PatchDiscriminator
+from cyclegan_jax.models.generators import ResNetGenerator, UNetGenerator
+from cyclegan_jax.models.layers import Conv, Style
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """A picture of 64x64 to translate, and one to be like."""
+def images():
+    """An image of 64x64 to translate, and one to be like."""
     return np.random.default_rng(0).uniform(-1, 1, (2, 1, 64, 64, 3)).astype(np.float32)
 
 
-def gradient(activation, dtype, pictures, params=None):
-    """Parameters, and the gradient of the squared distance to the second picture by them."""
-    x, target = pictures
+def gradient(activation, dtype, images, params=None):
+    """Parameters, and the gradient of the squared distance to the second image by them."""
+    x, target = images
     network = ResNetGenerator(3, 16, Style(dtype=dtype), 0.0, blocks=3, activation=activation)
     if params is None:
         params = network.init(jax.random.key(0), x)
@@ -34,22 +34,22 @@ def distance(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
-def test_gradients_of_a_smooth_network(pictures):
+def test_gradients_of_a_smooth_network(images):
     """Within 2 per cent of float32's, where no activation has a kink."""
-    params, expected = gradient(jnp.tanh, jnp.float32, pictures)
-    _, found = gradient(jnp.tanh, jnp.bfloat16, pictures, params)
+    params, expected = gradient(jnp.tanh, jnp.float32, images)
+    _, found = gradient(jnp.tanh, jnp.bfloat16, images, params)
     assert 1e-4 < distance(found, expected) < 0.02
 
 
-def test_gradients_of_a_generator(pictures):
+def test_gradients_of_a_generator(images):
     """As long, and not twice as far off as float32's own where the parameters alone are rounded.
 
     ReLUs near zero change sides by the smallest roundings, so that far is as close as one can be.
     """
-    params, expected = gradient(jax.nn.relu, jnp.float32, pictures)
-    _, found = gradient(jax.nn.relu, jnp.bfloat16, pictures, params)
+    params, expected = gradient(jax.nn.relu, jnp.float32, images)
+    _, found = gradient(jax.nn.relu, jnp.bfloat16, images, params)
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
-    _, of_rounded = gradient(jax.nn.relu, jnp.float32, pictures, rounded)
+    _, of_rounded = gradient(jax.nn.relu, jnp.float32, images, rounded)
     assert distance(found, expected) < 2 * distance(of_rounded, expected)
     assert abs(np.linalg.norm(found) / np.linalg.norm(expected) - 1) < 0.02
 

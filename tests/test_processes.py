@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.devices import join_processes
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.distributed import join_processes
 from cyclegan_jax.state import create_state
+from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +50,7 @@ def test_nothing_given_is_one_process():
 def test_others_that_do_not_come():
     """After a while the process says so in one line, and ends."""
     program = (
-        "from cyclegan_jax.devices import join_processes;"
+        "from cyclegan_jax.distributed import join_processes;"
         "join_processes('127.0.0.1:9', 2, 1, patience=1)"
     )
     ended = subprocess.run(

@@ -7,7 +7,7 @@ import pytest
 from configs import default
 from cyclegan_jax.data import published
 from cyclegan_jax.data.sources import load_sources
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 
 def data_config(**fields):
@@ -23,21 +23,21 @@ def test_names_are_those_of_tfds():
     assert sorted(published.NAMES) == sorted(tfds.builder_cls("cycle_gan").builder_configs)
 
 
-def test_pictures_of_both_domains(monkeypatch):
+def test_images_of_both_domains(monkeypatch):
     """Splits, names, the cap and the direction, on data that TFDS makes up."""
     tfds = pytest.importorskip("tensorflow_datasets")
     monkeypatch.setattr(published, "_check_reachable", lambda builder: None)
     with tfds.testing.mock_data(num_examples=5):
-        source_a, source_b = load_sources(data_config(name="maps", max_pictures=3), "train")
+        source_a, source_b = load_sources(data_config(name="maps", max_images=3), "train")
         swapped, _ = load_sources(data_config(name="maps", direction="b_to_a"), "test")
         assert (len(source_a), len(source_b), len(swapped)) == (3, 3, 5)
         assert source_a.name(2) == "maps/trainA[2]"
         assert source_b.name(0) == "maps/trainB[0]"
         assert swapped.name(4) == "maps/testB[4]"
-        picture = source_a[2]
-    assert picture.ndim == 3
-    assert picture.shape[-1] == 3
-    assert picture.dtype == "uint8"
+        image = source_a[2]
+    assert image.ndim == 3
+    assert image.shape[-1] == 3
+    assert image.dtype == "uint8"
 
 
 def test_wrong_names_list_the_choices(monkeypatch):
@@ -71,6 +71,6 @@ def test_without_network_says_so(tmp_path, monkeypatch):
 
 def test_damaged_records_are_named():
     """A record that does not decode is a UserError with set, split and number."""
-    source = published.PublishedSource([{"image": b"not a picture"}], 1, "maps/trainA")
-    with pytest.raises(UserError, match=r"picture maps/trainA\[0\] cannot be read"):
+    source = published.PublishedSource([{"image": b"not an image"}], 1, "maps/trainA")
+    with pytest.raises(UserError, match=r"image maps/trainA\[0\] cannot be read"):
         source[0]

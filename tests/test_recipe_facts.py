@@ -14,7 +14,7 @@ from cyclegan_jax.schedules import learning_rate, total_epochs  # noqa: E402
 from cyclegan_jax.state import build_networks, count_parameters, create_state  # noqa: E402
 from tests import parity, torch_recipes  # noqa: E402
 
-# Recipe: (side of its pictures, parameters of a generator, of a discriminator, sides of scores).
+# Recipe: (side of its images, parameters of a generator, of a discriminator, sides of scores).
 SIZES = {
     "horse2zebra": (256, 11_378_179, 2_764_737, [30]),
     "horse2zebra_224": (224, 4_891_523, 2_765_761, [26]),
@@ -43,11 +43,11 @@ def test_parameters_and_score_maps(name):
     assert counts == dict.fromkeys(("gen_ab", "gen_ba"), of_generator) | dict.fromkeys(
         ("disc_a", "disc_b"), of_discriminator
     )
-    picture = jnp.zeros((1, side, side, 3))
+    image = jnp.zeros((1, side, side, 3))
     networks = build_networks(config)
-    made = jax.eval_shape(networks.gen_ab.apply, {"params": shapes["gen_ab"]}, picture)
-    assert made.shape == picture.shape
-    scores = jax.eval_shape(networks.disc_a.apply, {"params": shapes["disc_a"]}, picture)
+    made = jax.eval_shape(networks.gen_ab.apply, {"params": shapes["gen_ab"]}, image)
+    assert made.shape == image.shape
+    scores = jax.eval_shape(networks.disc_a.apply, {"params": shapes["disc_a"]}, image)
     assert [score.shape for score in jax.tree.leaves(scores)] == [(1, m, m, 1) for m in maps]
 
     with torch.device("meta"):

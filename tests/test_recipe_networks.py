@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax import images  # noqa: E402
 from cyclegan_jax.state import build_networks  # noqa: E402
+from cyclegan_jax.utils import image_io  # noqa: E402
 from tests import parity, torch_recipes  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
@@ -28,13 +28,13 @@ compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimizatio
 
 @pytest.mark.parametrize("name", parity.RECIPES)
 def test_outputs_equal_torchs(name: str) -> None:
-    """Same weights, same pictures (2 channels in A, 3 in B): pictures and scores to 1e-5."""
+    """Same weights, same images (2 channels in A, 3 in B): images and scores to 1e-5."""
     config = parity.small_recipe(name, data__channels_a=2, generator__blocks=2)
     gen = torch_recipes.build_generator(config, 2, 3)
     disc = torch_recipes.build_discriminator(config, 2, SIZE)
     parity.randomise(gen, 0)
     parity.randomise(disc, 1)
-    x = parity.picture_batch(np.random.default_rng(0), SIZE, channels=2)
+    x = parity.image_batch(np.random.default_rng(0), SIZE, channels=2)
     with torch.no_grad():
         theirs = jax.tree.map(
             lambda y: y.permute(0, 2, 3, 1).numpy(),
@@ -49,7 +49,7 @@ def test_outputs_equal_torchs(name: str) -> None:
             for network, p in zip((networks.gen_ab, networks.disc_a), params, strict=True)
         ]
 
-    ours = apply([to_flax(network.state_dict()) for network in (gen, disc)], images.to_float(x))
+    ours = apply([to_flax(network.state_dict()) for network in (gen, disc)], image_io.to_float(x))
     assert all(y.std() > 0.01 for y in jax.tree.leaves(theirs))
     parity.assert_trees_close(ours, theirs, atol=1e-5)
 
@@ -65,8 +65,8 @@ def test_gradients_of_every_loss_equal_torchs(name: str) -> None:
             parity.randomise(network, seed)
         state = parity.make_state(config, SIZE, trainer)
         random = np.random.default_rng(1)
-        real = {domain: parity.picture_batch(random, SIZE) for domain in ("a", "b")}
-        shown = {domain: parity.picture_batch(random, SIZE) for domain in ("a", "b")}
+        real = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
+        shown = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
         found = list(parity.loss_gradients(trainer, state, config, real, shown, compiled))
     for term, network, ours, theirs in found:
         assert parity.relative_difference(ours, theirs) < 1e-8, (term, network)

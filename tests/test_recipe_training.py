@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax import images  # noqa: E402
 from cyclegan_jax.objectives import discriminator_loss, generate, generator_loss  # noqa: E402
 from cyclegan_jax.state import build_networks  # noqa: E402
 from cyclegan_jax.step import train_step  # noqa: E402
+from cyclegan_jax.utils import image_io  # noqa: E402
 from tests import parity  # noqa: E402
 
 # Networks this small run faster on one thread, much faster where cores are shared.
@@ -76,7 +76,7 @@ def follow(
     random = np.random.default_rng(0)
     exchanged = 0
     for update, rate in enumerate(rates):
-        batch = {d: parity.picture_batch(random, size, batch=1) for d in ("a", "b")}
+        batch = {d: parity.image_batch(random, size, batch=1) for d in ("a", "b")}
         draws = parity.step_draws(state, config)
         exchanged += update >= config.pool_size and sum(old for old, _ in draws.pool_a)
         state, metrics = step(state, batch)
@@ -104,7 +104,7 @@ def test_first_losses_in_float32_equal_torchs(name: str) -> None:
     trainer = parity.make_trainer(config, SIZE)
     before = parity.flax_params(trainer)
     random = np.random.default_rng(2)
-    batch = {d: parity.picture_batch(random, SIZE, batch=1) for d in ("a", "b")}
+    batch = {d: parity.image_batch(random, SIZE, batch=1) for d in ("a", "b")}
     draws = parity.step_draws(parity.make_state(config, SIZE, trainer), config)
     real_torch = [parity.to_torch(batch[d], torch.float32) for d in ("a", "b")]
     expected = trainer.step(*real_torch, draws)
@@ -120,7 +120,7 @@ def test_first_losses_in_float32_equal_torchs(name: str) -> None:
         _, (of_generators, _) = generator_loss(networks, faced, real, key, config)
         return of_generators, discriminator_loss(networks, before, real, fakes, key, config)
 
-    real = {domain: jnp.asarray(images.to_float(x)) for domain, x in batch.items()}
+    real = {domain: jnp.asarray(image_io.to_float(x)) for domain, x in batch.items()}
     ours = dict(zip(("generators", "discriminators"), losses(before, faced, real), strict=True))
     for term, value in expected.items():
         side, name = term.split("/")

@@ -24,12 +24,12 @@ SMALL = {
     "discriminator.width": 2,
     "data.load_size": 36,
     "data.crop_size": SIZE,
-    "sample_pictures": 1,
+    "sample_images": 1,
     "checkpoint_every_steps": 1,
 }
 
 
-def pictures(folder: Path, names: list[str]) -> None:
+def images(folder: Path, names: list[str]) -> None:
     """Noise under these names."""
     random = np.random.default_rng(0)
     for name in names:
@@ -41,16 +41,16 @@ def pictures(folder: Path, names: list[str]) -> None:
 def folders(root: Path) -> dict[str, object]:
     """trainA, trainB, testA, testB."""
     for split in ("trainA", "trainB", "testA", "testB"):
-        pictures(root / split, ["1.png", "2.jpg"])
+        images(root / split, ["1.png", "2.jpg"])
     return {"data.source": "folder", "data.dir": root}
 
 
 def lists(root: Path) -> dict[str, object]:
-    """Folders, and lists of which pictures train."""
+    """Folders, and lists of which images train."""
     for domain in ("A", "B"):
-        pictures(root / f"train{domain}", ["1.jpg", "2.jpg", "not_listed.jpg"])
+        images(root / f"train{domain}", ["1.jpg", "2.jpg", "not_listed.jpg"])
         (root / f"train{domain}.txt").write_text(f"train{domain}/1.jpg\ntrain{domain}/2.jpg\n")
-    pictures(root / "testA", ["1.jpg"])
+    images(root / "testA", ["1.jpg"])
     return {"data.dir": root}
 
 
@@ -62,12 +62,12 @@ def faces(root: Path) -> dict[str, object]:
         {"Black_Hair": -1, "Blond_Hair": -1, "Eyeglasses": -1},
     ]
     names = [f"{i:06d}.jpg" for i in range(1, 4)]
-    pictures(root / "img_align_celeba", names)
+    images(root / "img_align_celeba", names)
     with (root / "list_attr_celeba.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["image_id", *rows[0]])
         writer.writeheader()
         writer.writerows({"image_id": n} | row for n, row in zip(names, rows, strict=True))
-    # Straight to the size of the networks' pictures.
+    # Straight to the size of the networks' images.
     return {"data.dir": root, "data.load_size": SIZE}
 
 

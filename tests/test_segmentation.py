@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.data.shapes import ShapesSource
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.palettes import (
     CITYSCAPES,
     FACADES,
@@ -17,6 +16,7 @@ from cyclegan_jax.evaluation.palettes import (
 )
 from cyclegan_jax.evaluation.segmentation import assign, confusion_of, published_scores, scores
 from cyclegan_jax.evaluation.truth import shapes_figures
+from cyclegan_jax.utils.errors import UserError
 
 PALETTE = {"dark": [[0, 0, 0]], "warm": [[200, 100, 0], [250, 0, 0]], "cold": [[0, 0, 250]]}
 
@@ -31,28 +31,26 @@ def test_pixels_take_the_nearest_colours_class() -> None:
         ([60, 60, 255], 2),
         ([255, 255, 255], 1),  # squared distances 195075; 92075, 130050; 130050
     ]
-    picture = np.array([[colour for colour, _ in table]], np.uint8)[None]
-    assert assign(picture, PALETTE).tolist() == [[[label for _, label in table]]]
+    image = np.array([[colour for colour, _ in table]], np.uint8)[None]
+    assert assign(image, PALETTE).tolist() == [[[label for _, label in table]]]
 
 
 def test_of_equally_near_colours_the_first_counts() -> None:
     """(0, 0, 125) lies half-way between dark and cold."""
-    picture = np.array([0, 0, 125], np.uint8).reshape(1, 1, 1, 3)
-    assert assign(picture, PALETTE).item() == 0
+    image = np.array([0, 0, 125], np.uint8).reshape(1, 1, 1, 3)
+    assert assign(image, PALETTE).item() == 0
     turned = {name: PALETTE[name] for name in ("cold", "dark")}
-    assert assign(picture, turned).item() == 0
+    assert assign(image, turned).item() == 0
 
 
 def test_assign_equals_a_plain_loop() -> None:
-    """Random pictures, pixel by pixel with Python integers."""
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 3), np.uint8)
+    """Random images, pixel by pixel with Python integers."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 3), np.uint8)
     colours = [(k, c) for k, cs in enumerate(PALETTE.values()) for c in cs]
-    labels = assign(pictures, PALETTE)
+    labels = assign(images, PALETTE)
     assert labels.dtype == np.uint8
     for where in np.ndindex(2, 7, 5):
-        distances = [
-            sum((int(pictures[where][i]) - c[i]) ** 2 for i in range(3)) for _, c in colours
-        ]
+        distances = [sum((int(images[where][i]) - c[i]) ** 2 for i in range(3)) for _, c in colours]
         assert labels[where] == colours[distances.index(min(distances))][0]
 
 
@@ -86,7 +84,7 @@ def test_a_class_only_predicted_counts_as_zero() -> None:
 
 
 def test_scores_count_pixels_over_the_whole_set() -> None:
-    """Equal to sets of pixel positions; not the mean of per-picture figures."""
+    """Equal to sets of pixel positions; not the mean of per-image figures."""
     rng = np.random.default_rng(1)
     truth, predicted = rng.integers(0, 3, (2, 4, 6, 6))
     truth[0] = 0
@@ -176,8 +174,8 @@ def test_pixels_are_never_painted_as_ignored() -> None:
     assert confusion_of(fakes, truth, FOUR).tolist() == expected
 
 
-def test_confusions_of_pictures_add_up() -> None:
-    """Sets of several sizes are scored picture by picture."""
+def test_confusions_of_images_add_up() -> None:
+    """Sets of several sizes are scored image by image."""
     rng = np.random.default_rng(3)
     fakes, truth = rng.integers(0, 256, (2, 5, 8, 8, 3), np.uint8)
     parts = [confusion_of(f[None], t[None], FOUR) for f, t in zip(fakes, truth, strict=True)]
@@ -199,8 +197,8 @@ def test_known_palettes_tell_their_classes_apart(name: str, classes: int) -> Non
     colours = [colours[0] for colours in palette.classes.values()]
     everything = np.array([*colours, *palette.ignored])
     assert len(np.unique(everything, axis=0)) == len(everything)
-    picture = everything.astype(np.uint8)[None, None]
-    confusion = confusion_of(picture, picture, palette)
+    image = everything.astype(np.uint8)[None, None]
+    confusion = confusion_of(image, image, palette)
     np.testing.assert_array_equal(confusion, np.eye(classes))
 
 
@@ -210,7 +208,7 @@ def test_colours_of_known_palettes() -> None:
         "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
         "person rider car truck bus train motorcycle bicycle"
     )
-    # As programs that paint predictions write it into the palettes of their pictures.
+    # As programs that paint predictions write it into the palettes of their images.
     numbers = (
         "128 64 128 244 35 232 70 70 70 102 102 156 190 153 153 153 153 153 250 170 30 220 220 0 "
         "107 142 35 152 251 152 70 130 180 220 20 60 255 0 0 0 0 142 0 0 70 0 60 100 0 80 100 "

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.data.shapes import CLASSES, NOISE, PALETTES, ShapesSource
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import segmentation
 from cyclegan_jax.evaluation.truth import psnr, shapes_figures
+from cyclegan_jax.utils.errors import UserError
 
 DOMAINS = ("a", "b")
 
 
-def pictures(source: ShapesSource) -> np.ndarray:
+def images(source: ShapesSource) -> np.ndarray:
     return np.stack([source[i] for i in range(len(source))])
 
 
@@ -27,7 +27,7 @@ def labels(source: ShapesSource) -> np.ndarray:
 def test_every_noisy_pixel_is_nearest_to_its_own_class(split: str, domain: str, size: int) -> None:
     """Assigning colours to a painting gives exactly the labels it was painted from."""
     source = ShapesSource(split, domain, size, 20)
-    painted = pictures(source)
+    painted = images(source)
     assert painted.dtype == np.uint8 and painted.shape == (20, size, size, 3)
     np.testing.assert_array_equal(segmentation.assign(painted, PALETTES[domain]), labels(source))
 
@@ -44,11 +44,11 @@ def test_noise_can_never_change_a_class(domain: str) -> None:
     assert flat.min() - NOISE >= 0 and flat.max() + NOISE <= 255
 
 
-def test_a_picture_depends_on_split_domain_and_index_alone() -> None:
+def test_a_image_depends_on_split_domain_and_index_alone() -> None:
     """Count and the order of access change nothing."""
     short, long = ShapesSource("train", "a", 32, 5), ShapesSource("train", "a", 32, 500)
     backwards = [long[i] for i in reversed(range(5))][::-1]
-    np.testing.assert_array_equal(pictures(short), backwards)
+    np.testing.assert_array_equal(images(short), backwards)
 
 
 def test_a_scene_is_the_same_at_every_size() -> None:
@@ -58,7 +58,7 @@ def test_a_scene_is_the_same_at_every_size() -> None:
 
 
 def test_test_scenes_are_shared_and_training_scenes_are_not() -> None:
-    """Test labels agree picture by picture; no two of the 600 other scenes agree."""
+    """Test labels agree image by image; no two of the 600 other scenes agree."""
     scenes = {
         (split, domain): labels(ShapesSource(split, domain, 64, 200))
         for split in ("train", "test")
@@ -85,7 +85,7 @@ def test_classes_have_their_places_and_shares(domain: str) -> None:
 def test_stripes_are_periodic_fixed_and_mirror_symmetric(size: int) -> None:
     """A column is black or white in every object of every scene, alternating, half and half."""
     source = ShapesSource("train", "b", size, 60)
-    dark = pictures(source)[..., 0] < 128
+    dark = images(source)[..., 0] < 128
     things = labels(source) == 2
     columns = []
     for x in range(size):
@@ -98,10 +98,10 @@ def test_stripes_are_periodic_fixed_and_mirror_symmetric(size: int) -> None:
     assert sum(columns[:period]) == period // 2
 
 
-def test_pictures_left_as_they_are_score_low() -> None:
+def test_images_left_as_they_are_score_low() -> None:
     """The identity mapping finds the sky and nothing else."""
     test_a, test_b = (ShapesSource("test", d, 64, 64) for d in DOMAINS)
-    figures = shapes_figures(pictures(test_a), pictures(test_b), test_a, test_b)
+    figures = shapes_figures(images(test_a), images(test_b), test_a, test_b)
     for direction in ("a_to_b", "b_to_a"):
         assert figures[f"{direction}/pixel_accuracy"] < 0.4
         assert figures[f"{direction}/object_iou"] < 0.05
@@ -112,7 +112,7 @@ def test_pictures_left_as_they_are_score_low() -> None:
 def test_the_true_translation_scores_full() -> None:
     """The other domain's painting of the scene has every pixel right."""
     test_a, test_b = (ShapesSource("test", d, 64, 8) for d in DOMAINS)
-    figures = shapes_figures(pictures(test_b), pictures(test_a), test_a, test_b)
+    figures = shapes_figures(images(test_b), images(test_a), test_a, test_b)
     assert figures.pop("b_to_a/psnr") == np.inf
     assert set(figures) == {
         f"{direction}/{metric}"
@@ -122,18 +122,18 @@ def test_the_true_translation_scores_full() -> None:
     assert set(figures.values()) == {1.0}
 
 
-def test_each_direction_is_scored_against_its_own_pictures() -> None:
+def test_each_direction_is_scored_against_its_own_images() -> None:
     """All-sky answers in one direction leave the other direction's figures alone."""
     test_a, test_b = (ShapesSource("test", d, 32, 4) for d in DOMAINS)
     sky = np.broadcast_to(np.uint8(PALETTES["a"]["sky"][0]), (4, 32, 32, 3))
-    figures = shapes_figures(sky, pictures(test_a), test_a, test_b)
+    figures = shapes_figures(sky, images(test_a), test_a, test_b)
     share = float((labels(test_a) == 0).mean())
     assert figures["a_to_b/pixel_accuracy"] == pytest.approx(share)
     assert figures["a_to_b/object_iou"] == 0
     assert figures["b_to_a/pixel_accuracy"] == 1
 
 
-def test_psnr_is_per_picture() -> None:
+def test_psnr_is_per_image() -> None:
     """Errors of 1 and of 255 everywhere are 48.13 dB and 0 dB (20 log10(255 / error))."""
     truth = np.zeros((2, 4, 4, 3), np.uint8)
     fakes = np.stack([np.full((4, 4, 3), 1, np.uint8), np.full((4, 4, 3), 255, np.uint8)])
@@ -141,7 +141,7 @@ def test_psnr_is_per_picture() -> None:
 
 
 def test_a_source_ends() -> None:
-    """Iterating gives `len` pictures, and names tell them apart."""
+    """Iterating gives `len` images, and names tell them apart."""
     source = ShapesSource("test", "b", 16, 3)
     assert len(list(source)) == len(source) == 3
     assert len({source.name(i) for i in range(3)}) == 3

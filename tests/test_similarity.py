@@ -11,7 +11,7 @@ from cyclegan_jax.evaluation.similarity import PSNR_CAP, l1, psnr, similarity, s
 
 
 def pair(shape: tuple[int, ...], dtype: type = np.uint8) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth pictures and noisy versions of them, [N, H, W, C]."""
+    """Smooth images and noisy versions of them, [N, H, W, C]."""
     rng = np.random.default_rng(0)
     top = np.iinfo(dtype).max
     smooth = ndimage.gaussian_filter(rng.uniform(-6, 6, shape), (0, 2, 2, 0))
@@ -35,9 +35,9 @@ def test_psnr_worked_by_hand() -> None:
     """Errors of 1 everywhere: 20 log10 of the greatest value; no error: infinite."""
     for dtype, decibels in ((np.uint8, 48.1308), (np.uint16, 96.3295)):
         truth = np.zeros((2, 3, 3, 1), dtype)
-        picture = truth.copy()
-        picture[0] = 1
-        assert psnr(picture, truth).tolist() == pytest.approx([decibels, math.inf], abs=1e-4)
+        image = truth.copy()
+        image[0] = 1
+        assert psnr(image, truth).tolist() == pytest.approx([decibels, math.inf], abs=1e-4)
 
 
 def plain_ssim(x: np.ndarray, y: np.ndarray, peak: float) -> float:
@@ -66,17 +66,17 @@ def plain_ssim(x: np.ndarray, y: np.ndarray, peak: float) -> float:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_ssim_equals_a_plain_loop(dtype: type) -> None:
-    """Two channels, sides that differ, pictures one by one."""
-    pictures, truth = pair((2, 13, 12, 2), dtype)
-    expected = [plain_ssim(x, y, np.iinfo(dtype).max) for x, y in zip(pictures, truth, strict=True)]
+    """Two channels, sides that differ, images one by one."""
+    images, truth = pair((2, 13, 12, 2), dtype)
+    expected = [plain_ssim(x, y, np.iinfo(dtype).max) for x, y in zip(images, truth, strict=True)]
     assert 0.1 < min(expected) < 0.95
-    np.testing.assert_allclose(ssim(pictures, truth), expected, rtol=1e-9)
+    np.testing.assert_allclose(ssim(images, truth), expected, rtol=1e-9)
 
 
 def test_ssim_is_that_of_scikit_image() -> None:
     """Its `structural_similarity` with the paper's settings: SciPy's filter, the border cut off."""
-    pictures, truth = pair((1, 40, 31, 3))
-    x, y = pictures[0].astype(float), truth[0].astype(float)
+    images, truth = pair((1, 40, 31, 3))
+    x, y = images[0].astype(float), truth[0].astype(float)
 
     def mean(values: np.ndarray) -> np.ndarray:
         return ndimage.gaussian_filter(values, (1.5, 1.5, 0), truncate=3.5)
@@ -87,10 +87,10 @@ def test_ssim_is_that_of_scikit_image() -> None:
     figure = (2 * mean(x) * mean(y) + c1) * (2 * covariance + c2)
     figure /= (mean(x) ** 2 + mean(y) ** 2 + c1) * (variances + c2)
     expected = figure[5:-5, 5:-5].mean()
-    np.testing.assert_allclose(ssim(pictures, truth), [expected], rtol=1e-9)
+    np.testing.assert_allclose(ssim(images, truth), [expected], rtol=1e-9)
 
 
-def test_ssim_of_flat_pictures_worked_by_hand() -> None:
+def test_ssim_of_flat_images_worked_by_hand() -> None:
     """Without structure only the means count: (2 * 100 * 150 + c) / (100^2 + 150^2 + c)."""
     one, other = (np.full((1, 11, 11, 1), value, np.uint8) for value in (100, 150))
     c = (0.01 * 255) ** 2
@@ -98,29 +98,29 @@ def test_ssim_of_flat_pictures_worked_by_hand() -> None:
 
 
 def test_ssim_has_its_ends() -> None:
-    """1 for equal pictures, the same both ways, below 0 for negatives."""
-    pictures, truth = pair((1, 20, 20, 3))
+    """1 for equal images, the same both ways, below 0 for negatives."""
+    images, truth = pair((1, 20, 20, 3))
     assert ssim(truth, truth).tolist() == pytest.approx([1])
-    np.testing.assert_allclose(ssim(pictures, truth), ssim(truth, pictures))
+    np.testing.assert_allclose(ssim(images, truth), ssim(truth, images))
     assert ssim(truth, 255 - truth)[0] < 0
 
 
-def test_similarity_is_the_mean_over_pictures() -> None:
-    """Of several sizes; equal pictures count with the cap, so that JSON can hold the figures."""
-    pictures, truth = pair((1, 20, 24, 3))
+def test_similarity_is_the_mean_over_images() -> None:
+    """Of several sizes; equal images count with the cap, so that JSON can hold the figures."""
+    images, truth = pair((1, 20, 24, 3))
     larger = pair((1, 30, 16, 3))
-    pairs = [(pictures[0], truth[0]), (larger[0][0], larger[1][0]), (truth[0], truth[0])]
+    pairs = [(images[0], truth[0]), (larger[0][0], larger[1][0]), (truth[0], truth[0])]
     figures = similarity(iter(pairs))
     assert list(figures) == ["l1", "psnr", "ssim"]
     for name, measure in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
-        each = [float(measure(x, y)[0]) for x, y in ((pictures, truth), larger, (truth, truth))]
+        each = [float(measure(x, y)[0]) for x, y in ((images, truth), larger, (truth, truth))]
         assert figures[name] == pytest.approx(sum(min(value, 100) for value in each) / 3)
     assert similarity([(truth[0], truth[0])]) == {"l1": 0, "psnr": PSNR_CAP, "ssim": 1}
     json.dumps(figures, allow_nan=False)
 
 
-def test_pictures_smaller_than_the_window_have_no_ssim() -> None:
-    """One such picture leaves the figure out; asked for by itself it is refused."""
+def test_images_smaller_than_the_window_have_no_ssim() -> None:
+    """One such image leaves the figure out; asked for by itself it is refused."""
     small, large = pair((1, 10, 30, 1)), pair((1, 30, 30, 1))
     figures = similarity([(x[0], y[0]) for x, y in (large, small, large)])
     assert list(figures) == ["l1", "psnr"]
@@ -128,13 +128,13 @@ def test_pictures_smaller_than_the_window_have_no_ssim() -> None:
         ssim(*small)
 
 
-def test_unlike_pictures_are_refused() -> None:
-    """Nothing is broadcast or converted silently; no pictures have no mean."""
-    picture = np.zeros((1, 12, 12, 3), np.uint8)
+def test_unlike_images_are_refused() -> None:
+    """Nothing is broadcast or converted silently; no images have no mean."""
+    image = np.zeros((1, 12, 12, 3), np.uint8)
     for measure in (l1, psnr, ssim):
         with pytest.raises(ValueError, match="cannot compare"):
-            measure(picture, picture[..., :1])
+            measure(image, image[..., :1])
         with pytest.raises(ValueError, match="cannot compare"):
-            measure(picture, picture.astype(np.uint16))
-    with pytest.raises(ValueError, match="no pictures"):
+            measure(image, image.astype(np.uint16))
+    with pytest.raises(ValueError, match="no images"):
         similarity([])

@@ -10,11 +10,12 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from cyclegan_jax import history, images
+from cyclegan_jax import image_pool
 from cyclegan_jax.config import to_json
 from cyclegan_jax.objectives import discriminator_loss, generator_loss
 from cyclegan_jax.state import build_networks
 from cyclegan_jax.step import compile_step, train_step
+from cyclegan_jax.utils import image_io
 from tests.states import start_state
 from tests.tiny import get_config as tiny_config
 
@@ -23,7 +24,7 @@ SIZE = (32, 32)
 
 
 def batches(count, batch_size=2, seed=0):
-    """Noise for pictures."""
+    """Noise for images."""
     rng = np.random.default_rng(seed)
     shape = (batch_size, *SIZE, 3)
     return [
@@ -77,7 +78,7 @@ def test_order_of_updates(first):
     networks = build_networks(config)
     state = start_state(config, SIZE)
     (batch,) = batches(1)
-    real = {d: images.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
+    real = {d: image_io.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
     generators, discriminators = (
         {n: state.params[n] for n in names}
         for names in (("gen_ab", "gen_ba"), ("disc_a", "disc_b"))
@@ -140,7 +141,7 @@ def test_metrics_and_state_after_an_update():
     assert int(after.step) == 1
     assert int(after.pools["a"].count) == int(after.pools["b"].count) == 2
     networks = build_networks(config)
-    real_a = images.to_float(jnp.asarray(batches(1)[0]["a"]))
+    real_a = image_io.to_float(jnp.asarray(batches(1)[0]["a"]))
     fake_b = networks.gen_ab.apply({"params": state.params["gen_ab"]}, real_a)
     np.testing.assert_allclose(after.pools["b"].images[:2], fake_b, atol=1e-5)
 
@@ -179,14 +180,14 @@ def test_pool_is_asked_before_the_discriminators():
     batch = batches(1, seed=9)[0]
     _, metrics = compiled_step(to_json(config))(jax.tree.map(jnp.copy, state), batch)
     networks = build_networks(config)
-    real = {d: images.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
+    real = {d: image_io.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
     _, key_a, key_b, _ = jax.random.split(jax.random.fold_in(state.key, 3), 4)
     fakes = {
         "b": networks.gen_ab.apply({"params": state.params["gen_ab"]}, real["a"]),
         "a": networks.gen_ba.apply({"params": state.params["gen_ba"]}, real["b"]),
     }
     shown = {
-        d: history.query(state.pools[d], fakes[d], key)[1]
+        d: image_pool.query(state.pools[d], fakes[d], key)[1]
         for d, key in (("a", key_a), ("b", key_b))
     }
     expected = discriminator_loss(networks, state.params, real, shown, key_a, config)

@@ -116,10 +116,10 @@ def test_generators_keep_the_size() -> None:
 def test_pool_by_hand() -> None:
     """Two places: filling, an exchange, a pass, then two exchanges of the same place in a row."""
     pool = torch_cyclegan.ImagePool(2)
-    pictures = torch.arange(6.0).reshape(6, 1, 1, 1)
+    images = torch.arange(6.0).reshape(6, 1, 1, 1)
 
     def show(numbers: list[int], draws: list[tuple[bool, int]]) -> list[float]:
-        return pool.query(pictures[numbers], draws).flatten().tolist()
+        return pool.query(images[numbers], draws).flatten().tolist()
 
     assert show([0, 1], [(True, 1), (False, 0)]) == [0, 1]
     assert show([2, 3], [(True, 0), (False, 1)]) == [0, 3]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.torch_files import read_tensors
+from cyclegan_jax.torch_weights.files import read_tensors
+from cyclegan_jax.utils.errors import UserError
 from tests.torch_written import FORMATS, STORED, python2_file, refusal, repacked, save, written
 
 

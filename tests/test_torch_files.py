@@ -11,8 +11,8 @@ import pytest
 
 from configs import default
 from cyclegan_jax.state import build_networks
-from cyclegan_jax.torch_files import read_tensors
-from cyclegan_jax.torch_names import (
+from cyclegan_jax.torch_weights.files import read_tensors
+from cyclegan_jax.torch_weights.names import (
     detect_discriminator,
     detect_generator,
     params_from_torch,
@@ -39,8 +39,8 @@ import sys
 for name in ("torch", "tensorflow", "tensorflow_datasets", "clu", "grain", "tensorboard"):
     sys.modules[name] = None
 from pathlib import Path
-import cyclegan_jax.torch_weights as torch_weights
-from cyclegan_jax.torch_files import read_tensors
+import cyclegan_jax.torch_weights.program as torch_weights
+from cyclegan_jax.torch_weights.files import read_tensors
 for path in {[str(p) for p in STORED]}:
     assert len(read_tensors(Path(path))) > 5
 torch_weights.main(["export", "--workdir", "w", "--output", {str(tmp_path / "out")!r}])
@@ -64,10 +64,10 @@ def test_stored_networks_compute_what_pytorch_computed(name):
     )
     networks = build_networks(config)
     module = networks.gen_ab if name == "generator" else networks.disc_a
-    like = jax.eval_shape(module.init, jax.random.key(0), stored["pictures"])["params"]
+    like = jax.eval_shape(module.init, jax.random.key(0), stored["images"])["params"]
     params = params_from_torch(tensors, like)
     apply = jax.jit(module.apply, compiler_options={"xla_backend_optimization_level": 0})
-    found = apply({"params": params}, stored["pictures"])
+    found = apply({"params": params}, stored["images"])
     assert stored[name].std() > 0.1
     np.testing.assert_allclose(found, stored[name], atol=1e-5)
     for key, array in torch_from_params(params).items():

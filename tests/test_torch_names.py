@@ -10,16 +10,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cyclegan_jax import config as config_lib  # noqa: E402
-from cyclegan_jax import images  # noqa: E402
 from cyclegan_jax.state import build_networks  # noqa: E402
-from cyclegan_jax.torch_files import read_tensors  # noqa: E402
-from cyclegan_jax.torch_names import (  # noqa: E402
+from cyclegan_jax.torch_weights.files import read_tensors  # noqa: E402
+from cyclegan_jax.torch_weights.names import (  # noqa: E402
     detect_discriminator,
     detect_generator,
     params_from_torch,
     torch_from_params,
 )
-from tests.parity import change, picture_batch, to_torch  # noqa: E402
+from cyclegan_jax.utils import image_io  # noqa: E402
+from tests.parity import change, image_batch, to_torch  # noqa: E402
 from tests.torch_originals import assert_same, changed, network, save  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
@@ -43,8 +43,8 @@ def shapes(kind: str, config: Any) -> Any:
     """Of the parameters of our gen_ab or disc_a."""
     ours = build_networks(config)
     module = ours.gen_ab if kind == "generator" else ours.disc_a
-    picture = jnp.zeros((1, 256, 256, config.data.channels_a))
-    return jax.eval_shape(module.init, jax.random.key(0), picture)["params"]
+    image = jnp.zeros((1, 256, 256, config.data.channels_a))
+    return jax.eval_shape(module.init, jax.random.key(0), image)["params"]
 
 
 CASES = [*[("generator", f) for f in GENERATORS], *[("discriminator", f) for f in DISCRIMINATORS]]
@@ -91,9 +91,9 @@ def test_outputs_equal_torchs(tmp_path, kind, fields, size):
     """What was read computes what PyTorch computes, to 1e-5."""
     config = changed(kind, fields)
     theirs = network(kind, config)
-    pictures = picture_batch(np.random.default_rng(0), size, channels=2)
+    images = image_batch(np.random.default_rng(0), size, channels=2)
     with torch.no_grad():
-        expected = theirs(to_torch(pictures, torch.float32)).permute(0, 2, 3, 1).numpy()
+        expected = theirs(to_torch(images, torch.float32)).permute(0, 2, 3, 1).numpy()
     assert expected.std() > 0.1
     tensors = read_tensors(save(tmp_path / "x.pth", theirs))
     params = params_from_torch(tensors, shapes(kind, config))
@@ -101,7 +101,7 @@ def test_outputs_equal_torchs(tmp_path, kind, fields, size):
     module = ours.gen_ab if kind == "generator" else ours.disc_a
     apply = jax.jit(module.apply, compiler_options={"xla_backend_optimization_level": 0})
     np.testing.assert_allclose(
-        apply({"params": params}, images.to_float(pictures)), expected, atol=1e-5
+        apply({"params": params}, image_io.to_float(images)), expected, atol=1e-5
     )
 
 

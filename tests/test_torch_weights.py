@@ -15,17 +15,17 @@ from benchmarks import torch_networks  # noqa: E402
 from configs import default  # noqa: E402
 from cyclegan_jax import config as config_lib  # noqa: E402
 from cyclegan_jax.checkpoint import Checkpoints  # noqa: E402
-from cyclegan_jax.errors import UserError  # noqa: E402
 from cyclegan_jax.state import create_state  # noqa: E402
-from cyclegan_jax.torch_weights import check_expressible, main  # noqa: E402
-from cyclegan_jax.train import train  # noqa: E402
+from cyclegan_jax.torch_weights.program import check_expressible, main  # noqa: E402
+from cyclegan_jax.training import train  # noqa: E402
+from cyclegan_jax.utils.errors import UserError  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.parity import change  # noqa: E402
 from tests.torch_originals import assert_same, changed, network, save  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-# The original's D_A judges pictures of B.
+# The original's D_A judges images of B.
 FILES = {"gen_ab": "G_A", "gen_ba": "G_B", "disc_a": "D_B", "disc_b": "D_A"}
 
 

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cyclegan_jax import data, evaluate, images
+from cyclegan_jax import data, evaluate
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import truth
 from cyclegan_jax.state import build_networks, create_state
-from cyclegan_jax.train import is_early, train
+from cyclegan_jax.training import is_early, train
+from cyclegan_jax.utils import image_io
 from tests import tiny
 
 
@@ -58,25 +59,25 @@ def test_tensorboard_reads_the_events(run):
 
 
 def test_evaluation_is_that_of_the_saved_networks(run):
-    """The last JSON file equals figures of pictures translated one by one, from the checkpoint."""
+    """The last JSON file equals figures of images translated one by one, from the checkpoint."""
     workdir, state = run
     config = evaluated_config()
     test_a, test_b = data.load_sources(config.data, "test")
     networks = build_networks(config)
 
     def translate(name, source):
-        pictures = []
+        images = []
         for i in range(len(source)):
-            x = images.to_float(source[i][None])
+            x = image_io.to_float(source[i][None])
             y = getattr(networks, name).apply({"params": state.params[name]}, x)
-            pictures.append(images.to_uint8(np.asarray(y[0])))
-        return np.stack(pictures)
+            images.append(image_io.to_uint8(np.asarray(y[0])))
+        return np.stack(images)
 
     figures = truth.shapes_figures(
         translate("gen_ab", test_a), translate("gen_ba", test_b), test_a, test_b
     )
     stored = json.loads((workdir / "evaluation" / "10.json").read_text())
-    # Batches of pictures may round another way than single ones, and tip a pixel in a thousand.
+    # Batches of images may round another way than single ones, and tip a pixel in a thousand.
     assert stored == pytest.approx(figures, abs=2e-3)
     assert set(stored) >= {"a_to_b/pixel_accuracy", "b_to_a/object_iou", "b_to_a/psnr"}
 
@@ -95,7 +96,7 @@ def test_samples_are_strips_of_four(run):
     """Real, translated, back and identity side by side, the real one as it is."""
     workdir, _ = run
     test_a, _ = data.load_sources(evaluated_config().data, "test")
-    strip = images.read_image(workdir / "samples" / "00000010_a_to_b.png")
+    strip = image_io.read_image(workdir / "samples" / "00000010_a_to_b.png")
     assert strip.shape[1] >= 4 * 32
     assert strip.shape[0] < 2 * 32
     found = any(
@@ -139,9 +140,9 @@ def test_early_samples(config, tmp_path):
     for folder in ("samples", "samples/batch"):
         there = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
         assert there == {f"{s:08d}_{d}.png" for s in (1, 2, 3) for d in ("a_to_b", "b_to_a")}
-    # The first strip of the batch begins with a picture of the training set.
+    # The first strip of the batch begins with an image of the training set.
     train_a, _ = data.load_sources(config.data, "train")
-    strip = images.read_image(tmp_path / "run" / "samples" / "batch" / "00000001_a_to_b.png")
+    strip = image_io.read_image(tmp_path / "run" / "samples" / "batch" / "00000001_a_to_b.png")
     assert any(np.array_equal(strip[:32, :32], train_a[i]) for i in range(len(train_a)))
 
 
@@ -205,18 +206,18 @@ def test_profile(config, tmp_path):
     assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 2
 
 
-def test_folders_without_tests_and_with_a_broken_picture(config, tmp_path, caplog):
-    """Samples then show training pictures; what cannot be read is passed over and counted.
+def test_folders_without_tests_and_with_a_broken_image(config, tmp_path, caplog):
+    """Samples then show training images; what cannot be read is passed over and counted.
 
-    The network takes multiples of 8, and the one test picture there is comes in its own size.
+    The network takes multiples of 8, and the one test image there is comes in its own size.
     """
     caplog.set_level(logging.INFO)
     rng = np.random.default_rng(0)
     for domain in ("A", "B"):
         (tmp_path / f"train{domain}").mkdir()
         for i in range(3):
-            picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
-            picture.save(tmp_path / f"train{domain}" / f"{i}.png")
+            image = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+            image.save(tmp_path / f"train{domain}" / f"{i}.png")
     (tmp_path / "trainB" / "3.png").write_text("broken")
     (tmp_path / "testA").mkdir()
     Image.new("RGB", (44, 32)).save(tmp_path / "testA" / "0.png")
@@ -226,8 +227,8 @@ def test_folders_without_tests_and_with_a_broken_picture(config, tmp_path, caplo
     config.data.skip_unreadable = True
     config.generator.variant, config.generator.blocks = "resnet9_same_deep", 1
     train(config, tmp_path / "run")
-    assert "has no test pictures" in caplog.text
-    assert "1 pictures could not be read" in caplog.text
+    assert "has no test images" in caplog.text
+    assert "1 images could not be read" in caplog.text
     assert (tmp_path / "run" / "samples" / "00000010_b_to_a.png").is_file()
-    strip = images.read_image(tmp_path / "run" / "samples" / "00000010_a_to_b.png")
+    strip = image_io.read_image(tmp_path / "run" / "samples" / "00000010_a_to_b.png")
     assert strip.shape[1] >= 4 * 44

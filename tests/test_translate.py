@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import images
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.utils import image_io
 from tests.translating import call, files, grey
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of many kinds, and one that is none."""
+    """Images of many kinds, and one that is none."""
     source = tmp_path / "in"
     (source / "below" / "deeper").mkdir(parents=True)
-    pictures = {
+    images = {
         "odd.png": grey(41, 63),
         "square.bmp": grey(16, 16),
         "below/wide.webp": grey(33, 50),
@@ -25,47 +25,47 @@ def folder(tmp_path):
         "below/deeper/deep colour.png": grey(9, 12, 3, np.uint16),
         "alpha.png": grey(16, 16, 4),
     }
-    for name, picture in pictures.items():
-        images.write_image(source / name, picture)
+    for name, image in images.items():
+        image_io.write_image(source / name, image)
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = np.kron(np.array([[10, 240], [90, 170], [30, 200]], np.uint8), np.ones((16, 16)))
     Image.fromarray(stored.astype(np.uint8)).save(source / "turned.JPG", exif=exif)
-    pictures["turned.JPG"] = np.rot90(stored, -1)[..., None].astype(np.uint8)
+    images["turned.JPG"] = np.rot90(stored, -1)[..., None].astype(np.uint8)
     (source / "broken.png").write_bytes((source / "odd.png").read_bytes()[:200])
-    return source, pictures
+    return source, images
 
 
 def test_folders_are_translated_with_all_that_is_in_them(folder, tmp_path, negatives, capsys):
     """Names, formats, sizes, depths, alpha and orientation stay; what is broken is named."""
-    source, pictures = folder
+    source, images = folder
     output = tmp_path / "out"
     with pytest.raises(SystemExit) as stopped:
         call(source, output)
     assert stopped.value.code == 1
     said = capsys.readouterr()
-    assert f"{output}: 7 of 8 pictures translated a_to_b by checkpoint 7" in said.out
+    assert f"{output}: 7 of 8 images translated a_to_b by checkpoint 7" in said.out
     assert said.err.count("\n") == 1
     assert str(source / "broken.png") in said.err
-    assert files(output) == sorted(pictures)
-    for name, picture in pictures.items():
-        made = images.read_image(output / name)
+    assert files(output) == sorted(images)
+    for name, image in images.items():
+        made = image_io.read_image(output / name)
         colours = made[..., :3]
-        assert made.dtype == picture.dtype
-        assert made.shape == (*picture.shape[:2], 4 if name == "alpha.png" else 3)
-        negative = np.iinfo(picture.dtype).max - picture[..., :1].astype(int)
+        assert made.dtype == image.dtype
+        assert made.shape == (*image.shape[:2], 4 if name == "alpha.png" else 3)
+        negative = np.iinfo(image.dtype).max - image[..., :1].astype(int)
         tolerance = 3 if name.endswith("JPG") else 0
         assert np.abs(colours - negative).max() <= tolerance, name
-    made = images.read_image(output / "alpha.png")
-    np.testing.assert_array_equal(made[..., 3], pictures["alpha.png"][..., 3])
+    made = image_io.read_image(output / "alpha.png")
+    np.testing.assert_array_equal(made[..., 3], images["alpha.png"][..., 3])
 
 
 @pytest.mark.parametrize("batch_size", ["1", "2", "5"])
-def test_batches_hold_pictures_of_one_size(tmp_path, negatives, monkeypatch, batch_size):
-    """Pictures of several sizes, in any order, come under their own names."""
-    pictures = {f"{i}.png": grey(8 + i % 3, 12) for i in range(11)}
-    for name, picture in pictures.items():
-        images.write_image(tmp_path / name, picture)
+def test_batches_hold_images_of_one_size(tmp_path, negatives, monkeypatch, batch_size):
+    """Images of several sizes, in any order, come under their own names."""
+    images = {f"{i}.png": grey(8 + i % 3, 12) for i in range(11)}
+    for name, image in images.items():
+        image_io.write_image(tmp_path / name, image)
     shapes = []
     apply = Translator.apply
 
@@ -76,8 +76,8 @@ def test_batches_hold_pictures_of_one_size(tmp_path, negatives, monkeypatch, bat
 
     monkeypatch.setattr(Translator, "apply", recorded)
     call(tmp_path, tmp_path / "out", "--batch_size", batch_size)
-    for name, picture in pictures.items():
-        np.testing.assert_array_equal(images.read_image(tmp_path / "out" / name), 255 - picture)
+    for name, image in images.items():
+        np.testing.assert_array_equal(image_io.read_image(tmp_path / "out" / name), 255 - image)
     # 4 of 8 rows, 4 of 9 and 3 of 10, which are padded alike: a compilation for each size.
     assert len(set(shapes)) == 2
     assert len(shapes) == sum(-(-count // int(batch_size)) for count in (4, 7))
@@ -85,27 +85,27 @@ def test_batches_hold_pictures_of_one_size(tmp_path, negatives, monkeypatch, bat
 
 def test_one_file(tmp_path, negatives):
     """A file comes into the folder under its name, or its name in another format."""
-    picture = grey(9, 10)
-    images.write_image(tmp_path / "one.png", picture)
+    image = grey(9, 10)
+    image_io.write_image(tmp_path / "one.png", image)
     call(tmp_path / "one.png", tmp_path / "out")
     call(tmp_path / "one.png", tmp_path, "--format", "tif", "--direction", "b_to_a")
     assert files(tmp_path / "out") == ["one.png"]
-    np.testing.assert_array_equal(images.read_image(tmp_path / "one.tif"), 255 - picture)
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "one.tif"), 255 - image)
     assert [asked["direction"] for asked in negatives] == ["a_to_b", "b_to_a"]
 
 
 def test_round_trips_and_strips(tmp_path, negatives):
     """Beside each translation what it is brought back to, and all in a row."""
-    picture = grey(9, 10)
-    images.write_image(tmp_path / "one.bmp", picture)
+    image = grey(9, 10)
+    image_io.write_image(tmp_path / "one.bmp", image)
     call(tmp_path / "one.bmp", tmp_path / "out", "--round_trip", "--side_by_side")
     assert files(tmp_path / "out") == ["one.bmp", "one_back.bmp", "one_side_by_side.png"]
     back, row = (
-        images.read_image(tmp_path / "out" / f"one_{name}")
+        image_io.read_image(tmp_path / "out" / f"one_{name}")
         for name in ("back.bmp", "side_by_side.png")
     )
-    np.testing.assert_array_equal(back, picture)
-    np.testing.assert_array_equal(row, images.strip([[picture, 255 - picture, picture]]))
+    np.testing.assert_array_equal(back, image)
+    np.testing.assert_array_equal(row, image_io.strip([[image, 255 - image, image]]))
     call(tmp_path / "one.bmp", tmp_path / "two", "--side_by_side")
-    row = images.read_image(tmp_path / "two" / "one_side_by_side.png")
-    np.testing.assert_array_equal(row, images.strip([[picture, 255 - picture]]))
+    row = image_io.read_image(tmp_path / "two" / "one_side_by_side.png")
+    np.testing.assert_array_equal(row, image_io.strip([[image, 255 - image]]))

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cyclegan_jax import images
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.translate import main
+from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.errors import UserError
 from tests.translating import call, files, grey, refusal
 from tests.translators import save_run
 
@@ -22,12 +22,12 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
     """Before anything is loaded, the first file that is there is named, and how many."""
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png", "c.png"):
-        images.write_image(tmp_path / "in" / name, grey(8, 8))
+        image_io.write_image(tmp_path / "in" / name, grey(8, 8))
     output = tmp_path / "out"
     call(tmp_path / "in", output)
     (output / "a.png").unlink()
     before = (output / "b.png").read_bytes()
-    images.write_image(tmp_path / "in" / "b.png", grey(8, 8))
+    image_io.write_image(tmp_path / "in" / "b.png", grey(8, 8))
     said = refusal(tmp_path / "in", output)
     assert said == f"{output / 'b.png'} and 1 more there already; --overwrite replaces them"
     assert (output / "b.png").read_bytes() == before
@@ -41,7 +41,7 @@ def test_names_that_differ_in_case(tmp_path, negatives, monkeypatch):
     """Each has its own, but where the file system takes them for one."""
     (tmp_path / "in").mkdir()
     for name in ("Cat.png", "cat.bmp"):
-        images.write_image(tmp_path / "in" / name, grey(8, 8))
+        image_io.write_image(tmp_path / "in" / name, grey(8, 8))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", "darwin")
         said = refusal(tmp_path / "in", tmp_path / "out", "--format", "png")
@@ -50,9 +50,9 @@ def test_names_that_differ_in_case(tmp_path, negatives, monkeypatch):
     assert files(tmp_path / "out") == ["Cat.png", "cat.png"]
 
 
-def test_output_named_like_a_picture(tmp_path, negatives):
+def test_output_named_like_a_image(tmp_path, negatives):
     """It would become a folder of that name, unless there is one."""
-    images.write_image(tmp_path / "a.png", grey(8, 8))
+    image_io.write_image(tmp_path / "a.png", grey(8, 8))
     assert "that of a folder was expected" in refusal(tmp_path / "a.png", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
     (tmp_path / "out.png").mkdir()
@@ -63,14 +63,14 @@ def test_output_named_like_a_picture(tmp_path, negatives):
 def test_home(tmp_path, monkeypatch):
     """The shell does not expand it behind an equals sign."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    images.write_image(tmp_path / "a.png", grey(8, 8))
+    image_io.write_image(tmp_path / "a.png", grey(8, 8))
     with pytest.raises(UserError, match=f"{tmp_path}/run"):
         main(["--workdir=~/run", "--input=~/a.png", "--output=~/out"])
 
 
 def test_output_below_the_input_is_not_read_again(tmp_path, negatives):
-    """The second run translates the same pictures as the first."""
-    images.write_image(tmp_path / "a.png", grey(8, 8))
+    """The second run translates the same images as the first."""
+    image_io.write_image(tmp_path / "a.png", grey(8, 8))
     for _ in range(2):
         call(tmp_path, tmp_path / "out", "--overwrite")
     assert files(tmp_path / "out") == ["a.png"]
@@ -79,11 +79,11 @@ def test_output_below_the_input_is_not_read_again(tmp_path, negatives):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--input", "{}/none"], "there is no such picture or folder"),
-        (["--input", "{}/empty"], "no pictures in it"),
+        (["--input", "{}/none"], "there is no such image or folder"),
+        (["--input", "{}/empty"], "no images in it"),
         (["--input", "{}/in/a.gif"], ".gif files are not written; choose a --format"),
         (["--output", "{}/in"], "another was expected"),
-        (["--output", "{}/in", "--input", "{}/in/a.png", "--overwrite"], "is a picture to"),
+        (["--output", "{}/in", "--input", "{}/in/a.png", "--overwrite"], "is an image to"),
         (["--format", "png"], "would both make"),
         (["--format", "gif"], "invalid choice: 'gif'"),
         (["--format", "pgm", "--input", "{}/in/a.png"], "PGM holds no colour"),
@@ -96,7 +96,7 @@ def test_mistakes_are_said_in_one_line(tmp_path, negatives, arguments, expected)
     (tmp_path / "empty").mkdir()
     (tmp_path / "in").mkdir()
     for name in ("a.png", "a.jpg"):
-        images.write_image(tmp_path / "in" / name, grey(8, 8))
+        image_io.write_image(tmp_path / "in" / name, grey(8, 8))
     (tmp_path / "in" / "a.gif").write_bytes(b"GIF89a")
     before = files(tmp_path)
     arguments = [argument.format(tmp_path) for argument in arguments]
@@ -105,7 +105,7 @@ def test_mistakes_are_said_in_one_line(tmp_path, negatives, arguments, expected)
 
 
 def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, capsys):
-    """A picture that its file would not hold is named, not computed, and the others are done."""
+    """An image that its file would not hold is named, not computed, and the others are done."""
     computed = []
     apply = Translator.apply
 
@@ -116,7 +116,7 @@ def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, cap
     monkeypatch.setattr(Translator, "apply", recorded)
     (tmp_path / "in").mkdir()
     for name, channels in (("a.png", 4), ("b.png", 3)):
-        images.write_image(tmp_path / "in" / name, grey(8, 8, channels))
+        image_io.write_image(tmp_path / "in" / name, grey(8, 8, channels))
     with pytest.raises(SystemExit):
         call(tmp_path / "in", tmp_path / "out", "--format", "jpg")
     assert "a.jpg: JPEG holds no colour with alpha" in capsys.readouterr().err
@@ -126,7 +126,7 @@ def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, cap
 
 def test_folders_that_cannot_be_made_are_named(tmp_path, negatives, capsys):
     """A file stands where the output should."""
-    images.write_image(tmp_path / "a.png", grey(8, 8))
+    image_io.write_image(tmp_path / "a.png", grey(8, 8))
     (tmp_path / "out").write_text("")
     with pytest.raises(SystemExit):
         call(tmp_path / "a.png", tmp_path / "out" / "below")
@@ -135,9 +135,9 @@ def test_folders_that_cannot_be_made_are_named(tmp_path, negatives, capsys):
 
 def test_a_stop_leaves_whole_files_alone(tmp_path, negatives, monkeypatch, capsys):
     """Ctrl-C in the middle: what is there can be read, and nothing else is."""
-    pictures = {f"{i}.png": grey(8, 8) for i in range(9)}
-    for name, picture in pictures.items():
-        images.write_image(tmp_path / name, picture)
+    images = {f"{i}.png": grey(8, 8) for i in range(9)}
+    for name, image in images.items():
+        image_io.write_image(tmp_path / name, image)
     apply, calls = Translator.apply, []
 
     def interrupted(self, *given, **options):
@@ -150,20 +150,20 @@ def test_a_stop_leaves_whole_files_alone(tmp_path, negatives, monkeypatch, capsy
     with pytest.raises(SystemExit) as stopped:
         call(tmp_path, tmp_path / "out")
     assert stopped.value.code == 130
-    assert "of 9 pictures done" in capsys.readouterr().err
+    assert "of 9 images done" in capsys.readouterr().err
     there = [path.name for path in (tmp_path / "out").iterdir()]
     assert len(there) == 5
     for name in there:
         np.testing.assert_array_equal(
-            images.read_image(tmp_path / "out" / name), 255 - pictures[name]
+            image_io.read_image(tmp_path / "out" / name), 255 - images[name]
         )
 
 
 def test_the_command_needs_a_work_directory_and_no_tensorflow(tmp_path):
     """From a checkpoint to a file, where TensorFlow, TFDS, CLU and Grain are not installed."""
     save_run(tmp_path / "run", (3,))
-    picture = grey(8, 8)
-    images.write_image(tmp_path / "a.png", picture)
+    image = grey(8, 8)
+    image_io.write_image(tmp_path / "a.png", image)
     program = """
 import runpy, sys
 for name in ("tensorflow", "tensorflow_datasets", "clu", "grain", "tensorboard", "torch"):
@@ -180,8 +180,8 @@ runpy.run_module("cyclegan_jax.translate", run_name="__main__")
 
     done = run()
     assert (done.returncode, done.stderr) == (0, "")
-    expected = Translator.load(tmp_path / "run")(picture)
-    np.testing.assert_array_equal(images.read_image(tmp_path / "out" / "a.png"), expected)
+    expected = Translator.load(tmp_path / "run")(image)
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "out" / "a.png"), expected)
     refused = run("--checkpoint", "9", "--overwrite")
     assert refused.returncode == 1
     assert refused.stderr == "error: run/checkpoints: no checkpoint of step 9; there are 3\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cyclegan_jax import config as config_lib
-from cyclegan_jax.inference import Translator
-from cyclegan_jax.train import claimed, train
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.training import claimed, train
 from tests import tiny
 from tests.refused_runs import refusal
 
@@ -72,7 +72,7 @@ def test_networks_of_another_shape(run):
 
 
 def test_pools_of_another_shape(run):
-    """Another pool or picture size is named as such, and no checkpoint is taken for damaged."""
+    """Another pool or image size is named as such, and no checkpoint is taken for damaged."""
     config = short_config()
     config.pool_size = 5
     assert "pools.a.images is [4, 32, 32, 3]" in refusal(config, run)

@@ -1,4 +1,4 @@
-"""A configuration whose networks compile in seconds, on built-in pictures of 32x32."""
+"""A configuration whose networks compile in seconds, on built-in images of 32x32."""
 
 from ml_collections import ConfigDict
 
@@ -17,12 +17,12 @@ def get_config() -> ConfigDict:
     config.batch_size = 2
     config.num_steps = 20
     config.data.source = "shapes"
-    config.data.treatment = "none"
+    config.data.transform = "none"
     config.data.shapes_size = 32
     config.data.shapes_train = 12
     config.data.shapes_test = 4
     config.log_every_steps = 5
     config.sample_every_steps = 5
-    config.sample_pictures = 1
+    config.sample_images = 1
     config.checkpoint_every_steps = 5
     return config

@@ -150,7 +150,7 @@ class E(nn.Module):
 
 
 class Inception(nn.Module):
-    """Pictures [B, 3, H, W] in [0, 1] to features [B, 2048]; the classifier is never called."""
+    """Images [B, 3, H, W] in [0, 1] to features [B, 2048]; the classifier is never called."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The networks of the systems beside the published one in PyTorch, written plainly.
 
 Compact horse2zebra (Paddle), faces (PyTorch), firewatch (Keras) and monet2photo (PyTorch). The
-names of the layers are those of the JAX program, so that parameters map by name. Pictures are
+names of the layers are those of the JAX program, so that parameters map by name. Images are
 [B, C, H, W] in [-1, 1]; a configuration is anything with the attributes of `configs/default.py`.
 """
 
@@ -241,7 +241,7 @@ def discriminator_layers(
 
 
 def build_discriminator(config: Any, channels: int, size: int = 256) -> nn.Module:
-    """The discriminator that `config.discriminator` describes, for pictures of size x size.
+    """The discriminator that `config.discriminator` describes, for images of size x size.
 
     Only one with a dense unit has parameters that depend on the size.
     """
@@ -296,7 +296,7 @@ def build_single(config: Any, channels: int, size: int) -> nn.Module:
 
 
 class MultiScale(nn.Module):
-    """One discriminator for the picture and one for the same at half its size."""
+    """One discriminator for the image and one for the same at half its size."""
 
     def __init__(self, full: nn.Module, half: nn.Module) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
 networks of `benchmarks/torch_networks.py` with `0.5 * torch.randn` for every parameter after
 `torch.manual_seed(0)`: ResNetGenerator(3, 3, width=1, blocks=1), in the zip format, and
 PatchDiscriminator(3, width=2, layers=1, norm="batch"), in the one before.
-`data/torch_outputs.npz` has two pictures and what those networks made of them there.
+`data/torch_outputs.npz` has two images and what those networks made of them there.
 """
 
 import io
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.torch_files import read_tensors
+from cyclegan_jax.torch_weights.files import read_tensors
+from cyclegan_jax.utils.errors import UserError
 
 DATA = Path(__file__).parent / "data"
 STORED = [DATA / "generator_zip.pth", DATA / "discriminator_legacy.pth"]

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.translate import main
+from cyclegan_jax.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 
 
 def grey(height, width, channels=3, dtype=np.uint8):
-    """A picture whose channels are alike; alpha is not."""
-    picture = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
-    picture[..., : 3 if channels > 2 else 1] = picture[..., :1]
-    return picture
+    """An image whose channels are alike; alpha is not."""
+    image = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+    image[..., : 3 if channels > 2 else 1] = image[..., :1]
+    return image
 
 
 def call(source, output, *more):

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.inference import Network, Translator
-from cyclegan_jax.layers import Style
+from cyclegan_jax.inference.translator import Network, Translator
+from cyclegan_jax.models.layers import Style
 from tests import tiny
 from tests.states import start_state
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """Every channel of the result is `factor` times the mean of the picture's channels."""
+    """Every channel of the result is `factor` times the mean of the image's channels."""
 
     channels: int = 3
     factor: float = -1.0

@@ -1,16 +1,16 @@
-"""Sources of pictures, their treatment, and the batches that the update is fed with."""
+"""Sources of images, their transform, and the batches that the update is fed with."""
 
-from cyclegan_jax.data.batches import (
+from cyclegan_jax.data.pipeline import (
     TrainBatches,
-    picture_size,
-    test_pictures,
+    image_size,
+    test_images,
     train_batches,
-    treated_pictures,
+    transformed_images,
 )
-from cyclegan_jax.data.feed import Delivery, Feed
-from cyclegan_jax.data.pairs import EPOCHS, PAIRINGS, pairs_per_epoch
+from cyclegan_jax.data.prefetch import Delivery, Feed
+from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, pairs_per_epoch
 from cyclegan_jax.data.sources import DIRECTIONS, SOURCES, Source, load_sources
-from cyclegan_jax.data.treatments import BIT_DEPTHS, CHANNELS, TREATMENTS, Treatment
+from cyclegan_jax.data.transforms import BIT_DEPTHS, CHANNELS, TRANSFORMS, Transform
 
 __all__ = [
     "DATA_CHOICES",
@@ -18,13 +18,13 @@ __all__ = [
     "Feed",
     "Source",
     "TrainBatches",
-    "Treatment",
+    "Transform",
     "load_sources",
     "pairs_per_epoch",
-    "picture_size",
-    "test_pictures",
+    "image_size",
+    "test_images",
     "train_batches",
-    "treated_pictures",
+    "transformed_images",
 ]
 
 # Fields of the configuration's `data` whose values are chosen from a list.
@@ -34,7 +34,7 @@ DATA_CHOICES: dict[str, tuple[str, ...] | tuple[int, ...]] = {
     "channels_a": CHANNELS,
     "channels_b": CHANNELS,
     "bit_depth": BIT_DEPTHS,
-    "treatment": TREATMENTS,
+    "transform": TRANSFORMS,
     "pairing": PAIRINGS,
     "epoch": EPOCHS,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_jax.data.folder import FolderSource
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _VALUES = {_THERE, "-1", "0"}
 def celeba_source(data: Any, split: str, domain: str) -> FolderSource | None:
     """The faces with one domain's attribute, in the order of the table; no file is moved.
 
-    Domain A is the pictures with `data.attribute_a`, B those with `data.attribute_b`, without A's
+    Domain A is the images with `data.attribute_a`, B those with `data.attribute_b`, without A's
     where both hold. A "-" before an attribute means its absence. Faces lie in `data.dir` itself, or
     in `img_align_celeba` there, or in a folder of that name inside it, as the set is unpacked. The
     table is `data.attributes`, or `list_attr_celeba.csv` or `.txt` in `data.dir` or up to two
@@ -37,11 +37,11 @@ def celeba_source(data: Any, split: str, domain: str) -> FolderSource | None:
       domain: a or b, before `data.direction`.
 
     Returns:
-      The source, its first `data.max_pictures` pictures where that is set; None for "test".
+      The source, its first `data.max_images` images where that is set; None for "test".
 
     Raises:
       UserError: folder, table or attribute is not there, the table is not one, or a domain has
-        no picture.
+        no image.
     """
     if split == "test":
         return None
@@ -58,7 +58,7 @@ def celeba_source(data: Any, split: str, domain: str) -> FolderSource | None:
     domains = _domains(
         folder, table, data.attribute_a, data.attribute_b, (_version(folder), _version(table))
     )
-    return FolderSource(domains[domain][: data.max_pictures or None])
+    return FolderSource(domains[domain][: data.max_images or None])
 
 
 def _find_table(given: str, root: Path) -> Path:
@@ -99,37 +99,37 @@ def _domains(
         raise UserError(f"data.dir: {folder} cannot be read: {error.strerror}") from error
     domains = {}
     for domain, attribute in (("a", attribute_a), ("b", attribute_b)):
-        pictures, field = chosen[domain], f"data.attribute_{domain}={attribute}"
-        if not pictures:
+        images, field = chosen[domain], f"data.attribute_{domain}={attribute}"
+        if not images:
             rest = " beside those of data.attribute_a" if domain == "b" else ""
-            raise UserError(f"{field}: {table} has no picture for it{rest}")
-        domains[domain] = tuple(folder / name for name in pictures if name in there)
+            raise UserError(f"{field}: {table} has no image for it{rest}")
+        domains[domain] = tuple(folder / name for name in images if name in there)
         if not domains[domain]:
             raise UserError(
-                f"{field}: none of its {len(pictures):,} pictures in {table}, such as "
-                f"{pictures[0]}, is in {folder}"
+                f"{field}: none of its {len(images):,} images in {table}, such as "
+                f"{images[0]}, is in {folder}"
             )
     named, found = (sum(map(len, files.values())) for files in (chosen, domains))
     if found < named:
         _LOG.warning(
-            "passed over: %s of the %s pictures that %s names for the two domains are not in %s",
+            "passed over: %s of the %s images that %s names for the two domains are not in %s",
             *(f"{named - found:,}", f"{named:,}", table, folder),
         )
     return domains
 
 
 def _choose(table: Path, attribute_a: str, attribute_b: str) -> dict[str, list[str]]:
-    """The names of each domain's pictures, in the order of the table."""
+    """The names of each domain's images, in the order of the table."""
     rows = _read_table(table)
     names = next(rows)
     column_a, present_a = _column("attribute_a", attribute_a, names, table)
     column_b, present_b = _column("attribute_b", attribute_b, names, table)
     chosen: dict[str, list[str]] = {"a": [], "b": []}
-    for picture, *values in rows:
+    for image, *values in rows:
         if (values[column_a] == _THERE) == present_a:
-            chosen["a"].append(picture)
+            chosen["a"].append(image)
         elif (values[column_b] == _THERE) == present_b:
-            chosen["b"].append(picture)
+            chosen["b"].append(image)
     return chosen
 
 
@@ -144,9 +144,9 @@ def _column(field: str, attribute: str, names: Sequence[str], table: Path) -> tu
 
 
 def _read_table(table: Path) -> Iterator[list[str]]:
-    """A table's attributes, then its rows: a picture's name and a value for each attribute.
+    """A table's attributes, then its rows: an image's name and a value for each attribute.
 
-    Two formats are known. CSV: a line of names, of which the first is the pictures' column, then
+    Two formats are known. CSV: a line of names, of which the first is the images' column, then
     the rows. The original's text, parted by spaces: the number of rows (not relied on: the table
     may be cut), the attributes' names, then the rows. Blank lines are passed over.
     """
@@ -176,6 +176,6 @@ def _read_table(table: Path) -> Iterator[list[str]]:
 
 def _what_is_wrong(row: Sequence[str], names: Sequence[str]) -> str:
     if len(row) != len(names) + 1:
-        return f"expected a picture and {len(names)} values, one per attribute, not {len(row) - 1}"
+        return f"expected an image and {len(names)} values, one per attribute, not {len(row) - 1}"
     name, value = next((n, v) for n, v in zip(names, row[1:], strict=True) if v not in _VALUES)
     return f"{name} is {value!r}; expected 1, -1 or 0"

@@ -1,4 +1,4 @@
-"""Pictures of one's own: folders, nested or several per domain, and files that list them."""
+"""Images of one's own: folders, nested or several per domain, and files that list them."""
 
 import mimetypes
 import os
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.images import read_image, read_size
+from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.image_io import read_image, read_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm")
 
 
 class FolderSource:
-    """Picture files, decoded when asked for (the protocol of `sources.Source`)."""
+    """Image files, decoded when asked for (the protocol of `sources.Source`)."""
 
     def __init__(self, files: Sequence[Path]):
         self.files = tuple(files)
@@ -32,18 +32,18 @@ class FolderSource:
         """The file's path."""
         return str(self.files[index])
 
-    def picture_size(self, index: int) -> tuple[int, int]:
+    def image_size(self, index: int) -> tuple[int, int]:
         """Height and width from the file's header; UserError where it cannot be read."""
         return read_size(self.files[index])
 
 
 def folder_source(data: Any, split: str, domain: str) -> FolderSource | None:
-    """The pictures of one split and domain.
+    """The images of one split and domain.
 
     They come from the folders and list files that `data.train_a` (`train_b`, `test_a`, `test_b`)
     names, comma-separated, or else from the list file `trainA.txt` under `data.dir`, or else from
     the folder `trainA` there. Folders are searched with all that is below them, in the order of
-    the names, whatever the file system's; hidden files and those without a picture's suffix are
+    the names, whatever the file system's; hidden files and those without an image's suffix are
     passed over. A list file has one path per line, relative to the folder it lies in; blank lines
     and lines from # on are left out, and the order is kept.
 
@@ -53,7 +53,7 @@ def folder_source(data: Any, split: str, domain: str) -> FolderSource | None:
       domain: a or b, as the folders are named.
 
     Returns:
-      The source, its first `data.max_pictures` pictures where that is set; None for a test split
+      The source, its first `data.max_images` images where that is set; None for a test split
       of which `data.dir` holds nothing.
 
     Raises:
@@ -69,7 +69,7 @@ def folder_source(data: Any, split: str, domain: str) -> FolderSource | None:
             return None
         field, places = "dir", [place]
     files = [file for place in places for file in _files_of(place, f"data.{field}")]
-    return FolderSource(files[: data.max_pictures or None])
+    return FolderSource(files[: data.max_images or None])
 
 
 def _under_root(root: str, split: str, domain: str) -> Path | None:
@@ -97,26 +97,26 @@ def _under_root(root: str, split: str, domain: str) -> Path | None:
 
 
 def _files_of(place: Path, field: str) -> list[Path]:
-    """The pictures of one folder or list file, in order; at least one."""
+    """The images of one folder or list file, in order; at least one."""
     if place.is_dir():
         files = search(place, field)
         looked_for = f"files ending in {' '.join(s[1:] for s in SUFFIXES)}, also in folders below"
     elif place.suffix.lower() in SUFFIXES:
-        raise UserError(f"{field}: {place} is a picture; expected a folder or a list file")
+        raise UserError(f"{field}: {place} is an image; expected a folder or a list file")
     elif place.is_file():
         files = _read_list(place, field)
-        looked_for = "one path of a picture per line"
+        looked_for = "one path of an image per line"
     else:
         raise UserError(f"{field}: there is no folder or list file {place}")
     if not files:
-        raise UserError(f"{field}: no pictures in {place} (looked for {looked_for})")
+        raise UserError(f"{field}: no images in {place} (looked for {looked_for})")
     return files
 
 
 def search(folder: Path, field: str) -> list[Path]:
-    """Picture files in a folder and below, sorted by their path in it; links are followed.
+    """Image files in a folder and below, sorted by their path in it; links are followed.
 
-    Pictures of formats that are not read are counted in a warning.
+    Images of formats that are not read are counted in a warning.
     """
 
     def fail(error: OSError) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan_jax.errors import UserError
-from cyclegan_jax.images import decode_image
+from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.image_io import decode_image
 
 NAMES = (
     "apple2orange",
@@ -28,7 +28,7 @@ NAMES = (
 
 
 class PublishedSource:
-    """Encoded pictures of one split, decoded when asked for (the protocol of `sources.Source`).
+    """Encoded images of one split, decoded when asked for (the protocol of `sources.Source`).
 
     Args:
       records: {"image": encoded bytes} by index, safe to share by threads.
@@ -102,7 +102,7 @@ def published_source(data: Any, split: str, domain: str) -> PublishedSource:
             f"data.name={data.name}: not found in {where} and preparing it failed: "
             f"{' '.join(str(error).split())[:200] or type(error).__name__}"
         ) from error
-    count = min(len(records), data.max_pictures or len(records))
+    count = min(len(records), data.max_images or len(records))
     return PublishedSource(records, count, f"{data.name}/{name}")
 
 

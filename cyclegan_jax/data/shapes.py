@@ -3,7 +3,7 @@
 A scene is a sky, a ground and one to three objects (ellipse, box, triangle) that stand on it.
 Domain A paints the objects brown on green ground, domain B with black and white stripes on sand;
 the sky is alike. The objects never cover most of the ground, so which colour becomes which can be
-told from unpaired pictures. Stripes run through the picture at fixed places, the same read from
+told from unpaired images. Stripes run through the image at fixed places, the same read from
 the left and from the right, so that a painting in A determines the one in B, mirrored or not.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 CLASSES = ("sky", "ground", "object")
 
 # RGB; stripes are two colours of one class. No colour of one domain is nearest to the colour of
-# its own class in the other, sky apart: pictures left as they are score as wrong. Neither is the
+# its own class in the other, sky apart: images left as they are score as wrong. Neither is the
 # grey between the stripes' two: stripes blurred away score as wrong as well.
 _SKY = [130, 190, 235]
 PALETTES: dict[str, dict[str, list[list[int]]]] = {
@@ -28,14 +28,14 @@ PALETTES: dict[str, dict[str, list[list[int]]]] = {
 # nearest to its own class.
 NOISE = 8
 
-# Pairs of a black and a white stripe over the picture's width: at 64 pixels a period is 4.
+# Pairs of a black and a white stripe over the image's width: at 64 pixels a period is 4.
 _STRIPES = 16
 _SMALLEST = 8
 
 
 @dataclass(frozen=True)
 class _Object:
-    """A kind of `_AREAS`; centre and half sides in picture sides, x to the right, y down."""
+    """A kind of `_AREAS`; centre and half sides in image sides, x to the right, y down."""
 
     kind: str
     x: float
@@ -47,7 +47,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Scene:
-    """The height of the horizon from the top, in picture sides, and what stands below it."""
+    """The height of the horizon from the top, in image sides, and what stands below it."""
 
     horizon: float
     objects: tuple[_Object, ...]
@@ -60,7 +60,7 @@ _AREAS = {"ellipse": np.pi, "box": 4.0, "triangle": 2.0}
 def _draw_scene(rng: np.random.Generator) -> _Scene:
     horizon = rng.uniform(0.25, 0.45)
     number = int(rng.integers(1, 4))
-    # Overlaps and the picture's edges take some of this away.
+    # Overlaps and the image's edges take some of this away.
     area = rng.uniform(0.22, 0.38) / number
     objects = []
     for _ in range(number):
@@ -96,15 +96,15 @@ def _covers(thing: _Object, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class ShapesSource:
-    """Pictures of one domain and split, each a function of (split, domain, index) alone.
+    """Images of one domain and split, each a function of (split, domain, index) alone.
 
     The same index shows the same scene at every size. Training scenes of the two domains have
-    nothing to do with each other; test scenes are the same in both, so the test picture of the
+    nothing to do with each other; test scenes are the same in both, so the test image of the
     other domain is the true translation.
     """
 
     def __init__(self, split: str, domain: str, size: int, count: int) -> None:
-        """Describes `count` pictures of `size` x `size` pixels; nothing is drawn yet.
+        """Describes `count` images of `size` x `size` pixels; nothing is drawn yet.
 
         Raises:
             UserError: the split, the domain or a number is not one there is.
@@ -114,9 +114,9 @@ class ShapesSource:
         if domain not in PALETTES:
             raise UserError(f"shapes: no domain {domain!r}; there are a and b")
         if size < _SMALLEST:
-            raise UserError(f"shapes: pictures of {size} pixels; at least {_SMALLEST} are needed")
+            raise UserError(f"shapes: images of {size} pixels; at least {_SMALLEST} are needed")
         if count < 1:
-            raise UserError(f"shapes: {count} pictures asked for; at least 1 is needed")
+            raise UserError(f"shapes: {count} images asked for; at least 1 is needed")
         self.split, self.domain, self.size, self.count = split, domain, size, count
         # One stream of scenes per training domain, one for both test domains.
         self._stream = {"train": {"a": 0, "b": 1}, "test": {"a": 2, "b": 2}}[split][domain]
@@ -136,20 +136,20 @@ class ShapesSource:
         return self.count
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The picture as uint8 [size, size, 3], RGB; IndexError outside of [0, count)."""
+        """The image as uint8 [size, size, 3], RGB; IndexError outside of [0, count)."""
         rng, labels = self._draw(index)
-        picture = self._paint[np.arange(self.size), labels]
+        image = self._paint[np.arange(self.size), labels]
         # Part of the scene, not of the paint: the two paintings of a test scene share it.
-        noise = rng.integers(-NOISE, NOISE + 1, picture.shape, np.int8)
+        noise = rng.integers(-NOISE, NOISE + 1, image.shape, np.int8)
         # The palette keeps clear of 0 and 255, so adding modulo 256 is adding.
-        return picture + noise.view(np.uint8)
+        return image + noise.view(np.uint8)
 
     def labels(self, index: int) -> np.ndarray:
         """The class of every pixel, uint8 [size, size]: positions in `CLASSES`."""
         return self._draw(index)[1]
 
     def name(self, index: int) -> str:
-        """What to call the picture in messages."""
+        """What to call the image in messages."""
         return f"shapes/{self.split}{self.domain.upper()}/{index:04d}"
 
     def _draw(self, index: int) -> tuple[np.random.Generator, np.ndarray]:

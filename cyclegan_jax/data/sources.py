@@ -1,4 +1,4 @@
-"""Where pictures come from: the protocol of sources, and the choice between them."""
+"""Where images come from: the protocol of sources, and the choice between them."""
 
 from typing import Any, Literal, Protocol, overload
 
@@ -8,7 +8,7 @@ from cyclegan_jax.data.celeba import celeba_source
 from cyclegan_jax.data.folder import folder_source
 from cyclegan_jax.data.published import published_source
 from cyclegan_jax.data.shapes import ShapesSource
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 SOURCES = ("tfds", "folder", "shapes", "celeba")
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -16,19 +16,19 @@ SPLITS = ("train", "test")
 
 
 class Source(Protocol):
-    """Pictures of one domain in a fixed order, read when asked for; safe to share by threads.
+    """Images of one domain in a fixed order, read when asked for; safe to share by threads.
 
-    A source that can tell sizes cheaply also has `picture_size(index) -> (height, width)`.
+    A source that can tell sizes cheaply also has `image_size(index) -> (height, width)`.
     """
 
     def __len__(self) -> int:
-        """The number of pictures, at least 1."""
+        """The number of images, at least 1."""
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The picture as [H, W, C], uint8 or uint16; UserError where it cannot be read."""
+        """The image as [H, W, C], uint8 or uint16; UserError where it cannot be read."""
 
     def name(self, index: int) -> str:
-        """What to call the picture in messages."""
+        """What to call the image in messages."""
 
 
 @overload
@@ -36,7 +36,7 @@ def load_sources(data: Any, split: Literal["train"]) -> tuple[Source, Source]: .
 @overload
 def load_sources(data: Any, split: Literal["test"]) -> tuple[Source | None, Source | None]: ...
 def load_sources(data: Any, split: str) -> tuple[Source | None, Source | None]:
-    """The sources of domains A and B, after `data.direction` and `data.max_pictures`.
+    """The sources of domains A and B, after `data.direction` and `data.max_images`.
 
     Args:
       data: the `data` part of the configuration.
@@ -67,5 +67,5 @@ def _load(data: Any, split: str, domain: str) -> Source | None:
     if data.source == "celeba":
         return celeba_source(data, split, domain)
     count = data.shapes_train if split == "train" else data.shapes_test
-    count = min(count, data.max_pictures or count)
+    count = min(count, data.max_images or count)
     return ShapesSource(split, domain, data.shapes_size, count)

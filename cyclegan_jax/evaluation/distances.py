@@ -1,4 +1,4 @@
-"""Distances between two sets of pictures by their features: Frechet and kernel."""
+"""Distances between two sets of images by their features: Frechet and kernel."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ class Statistics:
     """Mean and covariance of features that come in batches; all in float64.
 
     The covariance is kept as a factor of it. That is as exact for the singular covariance of few
-    pictures as for any other, since nothing is squared, and small where they are few.
+    images as for any other, since nothing is squared, and small where they are few.
 
     Attributes:
         count: features so far.
@@ -51,7 +51,7 @@ class Statistics:
             ValueError: of fewer than two features.
         """
         if self.count < 2:
-            raise ValueError(f"a covariance needs at least 2 pictures, not {self.count}")
+            raise ValueError(f"a covariance needs at least 2 images, not {self.count}")
         return self._join() / np.sqrt(self.count - 1)
 
     def _join(self) -> np.ndarray:
@@ -99,7 +99,7 @@ def kernel_distance(
         one: features [N, d].
         other: features [M, d].
         subsets: how many are drawn, each without repetition.
-        subset_size: pictures of each side in a subset. By default 1000 as published, or half of
+        subset_size: images of each side in a subset. By default 1000 as published, or half of
             the smaller set where that is less: subsets that are nearly the whole set would hide
             how far the figure can be trusted. The mean is unbiased at any size.
         seed: of the drawing.
@@ -111,7 +111,7 @@ def kernel_distance(
     smaller = min(len(one), len(other))
     size = max(2, min(1000, smaller // 2)) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
-        raise ValueError(f"subsets of {size} from {len(one)} and {len(other)} pictures")
+        raise ValueError(f"subsets of {size} from {len(one)} and {len(other)} images")
     rng = np.random.default_rng(seed)
     values = [
         squared_mmd(

@@ -1,4 +1,4 @@
-"""Pictures as the features that distances between sets compare, kept on disk where asked for."""
+"""Images as the features that distances between sets compare, kept on disk where asked for."""
 
 import hashlib
 import itertools
@@ -10,23 +10,23 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.inception import FEATURES, SIDE, Inception
 from cyclegan_jax.evaluation.inception_weights import checksum, load_weights
-from cyclegan_jax.images import to_8_bits
+from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.image_io import to_8_bits
 
-# Part of the keys of kept features; to be raised with every change of what pictures give.
+# Part of the keys of kept features; to be raised with every change of what images give.
 _VERSION = 1
 
 
-class Pictures(Protocol):
-    """Pictures by number: a list, or a source of `cyclegan_jax.data`."""
+class Images(Protocol):
+    """Images by number: a list, or a source of `cyclegan_jax.data`."""
 
     def __len__(self) -> int:
         """How many there are."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """The picture, uint8 or uint16 [H, W, C]."""
+        """The image, uint8 or uint16 [H, W, C]."""
 
 
 class Extractor:
@@ -41,7 +41,7 @@ class Extractor:
 
         Args:
             weights: a file in the format of the published ones.
-            batch_size: pictures at a time.
+            batch_size: images at a time.
         """
         self.checksum = checksum(weights)
         self._params = jax.device_put(load_weights(weights))
@@ -49,17 +49,17 @@ class Extractor:
         network = Inception()
         self._apply = jax.jit(lambda params, x: network.apply({"params": params}, x))
 
-    def __call__(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Features of pictures of any sizes, in their order.
+    def __call__(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Features of images of any sizes, in their order.
 
         Args:
-            pictures: uint8 or uint16 [H, W, C]; grey is taken for three equal channels, alpha is
+            images: uint8 or uint16 [H, W, C]; grey is taken for three equal channels, alpha is
                 left out.
 
         Yields:
-            Float32 [n, 2048] for the next n pictures, n at most the batch size.
+            Float32 [n, 2048] for the next n images, n at most the batch size.
         """
-        prepared = map(prepare, pictures)
+        prepared = map(prepare, images)
         while batch := list(itertools.islice(prepared, self._batch_size)):
             # A shorter one would be compiled for.
             x = np.zeros((self._batch_size, SIDE, SIDE, 3), np.float32)
@@ -70,18 +70,18 @@ class Extractor:
             yield np.asarray(features)[: len(batch)]
 
 
-def prepare(picture: np.ndarray) -> np.ndarray:
-    """What the network is given for a picture, as the published evaluations have it.
+def prepare(image: np.ndarray) -> np.ndarray:
+    """What the network is given for an image, as the published evaluations have it.
 
     Args:
-        picture: uint8 or uint16 [H, W, C].
+        image: uint8 or uint16 [H, W, C].
 
     Returns:
         Float32 [299, 299, 3] in [-1, 1], resized in [0, 1] between the two nearest pixels of each
         direction, without a filter against aliasing.
     """
-    picture = to_8_bits(picture)
-    colours = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., [0, 0, 0]]
+    image = to_8_bits(image)
+    colours = image[..., :3] if image.shape[-1] >= 3 else image[..., [0, 0, 0]]
     x = _resized(_resized(colours, 1) / np.float32(255), 0)
     return 2 * x - 1
 
@@ -98,30 +98,30 @@ def _resized(x: np.ndarray, axis: int) -> np.ndarray:
     return x.take(before, axis) * (1 - share) + x.take(after, axis) * share
 
 
-def kept_features(extractor: Extractor, pictures: Pictures, folder: Path) -> np.ndarray:
+def kept_features(extractor: Extractor, images: Images, folder: Path) -> np.ndarray:
     """Features of a set, read from a folder where they were computed before.
 
-    They are known by what the pictures show and by the weights, whatever the files are called.
+    They are known by what the images show and by the weights, whatever the files are called.
 
     Args:
         extractor: of the features.
-        pictures: the set; read once to know it, once more if its features are not there.
+        images: the set; read once to know it, once more if its features are not there.
         folder: for `features-KEY.npy`; made where there is none.
 
     Returns:
         Float32 [N, 2048].
 
     Raises:
-        UserError: a picture cannot be read, or the folder not be written to.
+        UserError: an image cannot be read, or the folder not be written to.
     """
-    path = folder / f"features-{_key(extractor, pictures)}.npy"
+    path = folder / f"features-{_key(extractor, images)}.npy"
     try:
         kept = np.load(path, allow_pickle=False)
-        if kept.shape == (len(pictures), FEATURES) and kept.dtype == np.float32:
+        if kept.shape == (len(images), FEATURES) and kept.dtype == np.float32:
             return kept
     except (OSError, ValueError, EOFError):
         pass  # none there, or a damaged one
-    batches = extractor(pictures[i] for i in range(len(pictures)))
+    batches = extractor(images[i] for i in range(len(images)))
     features = np.concatenate([np.zeros((0, FEATURES), np.float32), *batches])
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npy")
     try:
@@ -138,11 +138,11 @@ def kept_features(extractor: Extractor, pictures: Pictures, folder: Path) -> np.
     return features
 
 
-def _key(extractor: Extractor, pictures: Pictures) -> str:
-    """32 hexadecimal digits that depend on all pictures, their order and the weights."""
+def _key(extractor: Extractor, images: Images) -> str:
+    """32 hexadecimal digits that depend on all images, their order and the weights."""
     digest = hashlib.sha256(f"{_VERSION} {extractor.checksum}".encode())
-    for i in range(len(pictures)):
-        picture = pictures[i]
-        digest.update(f"{picture.dtype.str} {picture.shape}".encode())
-        digest.update(np.ascontiguousarray(picture).data)
+    for i in range(len(images)):
+        image = images[i]
+        digest.update(f"{image.dtype.str} {image.shape}".encode())
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]

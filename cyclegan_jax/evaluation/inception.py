@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cyclegan_jax import convolutions
+from cyclegan_jax.ops import convolution
 
 SIDE = 299
 FEATURES = 2048
@@ -24,7 +24,7 @@ class Unit(nn.Module):
         features: output channels.
         size: height and width of the kernel.
         stride: 1 or 2.
-        padded: whether zeros around the picture make up for the kernel's size.
+        padded: whether zeros around the image make up for the kernel's size.
     """
 
     features: int
@@ -41,8 +41,8 @@ class Unit(nn.Module):
         rows, columns = ((k // 2, k // 2) if self.padded else (0, 0) for k in self.size)
         # XLA runs these well on CPUs too, except where nothing is added; the other form of every
         # layer would take three times as long to compile and win nothing.
-        form: convolutions.Form | None = "direct" if self.padded or self.stride == 2 else None
-        y = convolutions.convolve(x, kernel, stride=self.stride, padding=(rows, columns), form=form)
+        form: convolution.Form | None = "direct" if self.padded or self.stride == 2 else None
+        y = convolution.convolve(x, kernel, stride=self.stride, padding=(rows, columns), form=form)
         return nn.relu(y + bias)
 
 
@@ -142,7 +142,7 @@ class _BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Pictures to features; the modules bear the names that the published weights have."""
+    """Images to features; the modules bear the names that the published weights have."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -169,5 +169,5 @@ def _halve(x: Array) -> Array:
 
 
 def _average(x: Array) -> Array:
-    """Means of 3x3 around every pixel, over those that lie in the picture."""
+    """Means of 3x3 around every pixel, over those that lie in the image."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)

@@ -14,9 +14,9 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
-from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.inception import FEATURES, SIDE, Inception
-from cyclegan_jax.torch_files import read_tensors
+from cyclegan_jax.torch_weights.files import read_tensors
+from cyclegan_jax.utils.errors import UserError
 
 URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
@@ -130,8 +130,8 @@ def load_weights(path: Path) -> dict[str, Any]:
 @functools.cache
 def _unit_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
     """The shape of every convolution's kernel, [height, width, in, out], by the unit's path."""
-    picture = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
-    params = jax.eval_shape(Inception().init, jax.random.key(0), picture)["params"]
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    params = jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
     flat = traverse_util.flatten_dict(params)
     return {path[:-1]: leaf.shape for path, leaf in flat.items() if path[-1] == "kernel"}
 

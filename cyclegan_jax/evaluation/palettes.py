@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.utils.errors import UserError
 
 Colour = Sequence[int]
 
@@ -29,7 +29,7 @@ class Palette:
 
 # The 19 classes that the benchmark evaluates, in the order of its training numbers; then the other
 # colours of its label maps. What shares a colour with an evaluated class (number plates with cars,
-# groups of poles with poles) cannot be told from it in a picture.
+# groups of poles with poles) cannot be told from it in an image.
 CITYSCAPES = Palette(
     {
         "road": [[128, 64, 128]],
@@ -66,7 +66,7 @@ CITYSCAPES = Palette(
     ],
 )
 
-# The CMP Facade Database in the colours of its pictures, which pix2pix and CycleGAN train with.
+# The CMP Facade Database in the colours of its images, which pix2pix and CycleGAN train with.
 FACADES = Palette(
     {
         "background": [[0, 0, 170]],

@@ -1,4 +1,4 @@
-"""Pictures read as label maps by their colours, and label maps compared."""
+"""Images read as label maps by their colours, and label maps compared."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,20 +7,20 @@ import numpy as np
 from cyclegan_jax.evaluation.palettes import Palette
 
 
-def assign(pictures: np.ndarray, palette: Mapping[str, Sequence[Sequence[int]]]) -> np.ndarray:
+def assign(images: np.ndarray, palette: Mapping[str, Sequence[Sequence[int]]]) -> np.ndarray:
     """Gives every pixel the class of the nearest palette colour.
 
     Args:
-        pictures: uint8 [N, H, W, 3].
+        images: uint8 [N, H, W, 3].
         palette: the colours (RGB, 0 to 255) of each class; a class may have several.
 
     Returns:
         uint8 [N, H, W]: positions of the classes in the palette. Nearest is by Euclidean distance
         in RGB; of equally near colours the first in the palette's order counts.
     """
-    labels = np.zeros(pictures.shape[:-1], np.uint8)
-    nearest = np.full(pictures.shape[:-1], np.iinfo(np.int32).max, np.int32)
-    red, green, blue = np.moveaxis(pictures, -1, 0).astype(np.int32, order="C")
+    labels = np.zeros(images.shape[:-1], np.uint8)
+    nearest = np.full(images.shape[:-1], np.iinfo(np.int32).max, np.int32)
+    red, green, blue = np.moveaxis(images, -1, 0).astype(np.int32, order="C")
     for number, colours in enumerate(palette.values()):
         for r, g, b in colours:
             distance = (red - r) ** 2 + (green - g) ** 2 + (blue - b) ** 2
@@ -56,9 +56,9 @@ def scores(
 
 
 def confusion_of(fakes: np.ndarray, truth: np.ndarray, palette: Palette) -> np.ndarray:
-    """Counts how often which class was painted as which, in pictures of label maps.
+    """Counts how often which class was painted as which, in images of label maps.
 
-    Matrices of several pictures add up to that of all.
+    Matrices of several images add up to that of all.
 
     Args:
         fakes: uint8 [N, H, W, 3]; a pixel is of the evaluated class with the nearest colour.

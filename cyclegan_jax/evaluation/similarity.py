@@ -1,11 +1,11 @@
-"""How near pictures are to the ones they should be: L1, PSNR and SSIM, picture by picture."""
+"""How near images are to the ones they should be: L1, PSNR and SSIM, image by image."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-# What a picture without an error counts for in a mean of ratios, which would else be infinite and
-# no number of JSON. Pictures of 256x256 with a single wrong value are at 101 dB.
+# What an image without an error counts for in a mean of ratios, which would else be infinite and
+# no number of JSON. Images of 256x256 with a single wrong value are at 101 dB.
 PSNR_CAP = 100.0
 
 # Wang et al. 2004: a Gaussian window of 11x11 and the two constants against division by zero.
@@ -14,81 +14,81 @@ _K1, _K2 = 0.01, 0.03
 
 
 def similarity(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Means over pairs of pictures, which may be of different sizes from pair to pair.
+    """Means over pairs of images, which may be of different sizes from pair to pair.
 
     Args:
-        pairs: a picture and the one it should be, alike [H, W, C] of uint8 or uint16.
+        pairs: an image and the one it should be, alike [H, W, C] of uint8 or uint16.
 
     Returns:
-        `l1`, `psnr` (each picture's at most `PSNR_CAP`) and `ssim`; the last is left out where a
-        picture is smaller than its window.
+        `l1`, `psnr` (each image's at most `PSNR_CAP`) and `ssim`; the last is left out where a
+        image is smaller than its window.
 
     Raises:
-        ValueError: no pair, or pictures that are not alike.
+        ValueError: no pair, or images that are not alike.
     """
     values: dict[str, list[float]] = {"l1": [], "psnr": [], "ssim": []}
     fits = True
-    for picture, truth in pairs:
-        picture, truth = picture[None], truth[None]
-        values["l1"].append(float(l1(picture, truth)[0]))
-        values["psnr"].append(min(PSNR_CAP, float(psnr(picture, truth)[0])))
-        fits = fits and min(picture.shape[1:3]) > 2 * _RADIUS
+    for image, truth in pairs:
+        image, truth = image[None], truth[None]
+        values["l1"].append(float(l1(image, truth)[0]))
+        values["psnr"].append(min(PSNR_CAP, float(psnr(image, truth)[0])))
+        fits = fits and min(image.shape[1:3]) > 2 * _RADIUS
         if fits:
-            values["ssim"].append(float(ssim(picture, truth)[0]))
+            values["ssim"].append(float(ssim(image, truth)[0]))
     if not values["l1"]:
-        raise ValueError("no pictures to compare")
+        raise ValueError("no images to compare")
     if not fits:
         del values["ssim"]
     return {name: float(np.mean(each)) for name, each in values.items()}
 
 
-def l1(pictures: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean absolute error of each picture, [N, H, W, C] to [N]: 0 if equal, 1 if black for white.
+def l1(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Mean absolute error of each image, [N, H, W, C] to [N]: 0 if equal, 1 if black for white.
 
     Args:
-        pictures: uint8 or uint16.
+        images: uint8 or uint16.
         truth: of the same type and shape.
     """
-    peak = _peak(pictures, truth)
-    return np.mean(np.abs(pictures.astype(np.float64) - truth), axis=(1, 2, 3)) / peak
+    peak = _peak(images, truth)
+    return np.mean(np.abs(images.astype(np.float64) - truth), axis=(1, 2, 3)) / peak
 
 
-def psnr(pictures: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each picture in dB: [N, H, W, C] to [N].
+def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of each image in dB: [N, H, W, C] to [N].
 
-    Infinite where a picture equals the truth.
+    Infinite where an image equals the truth.
 
     Args:
-        pictures: uint8 or uint16.
+        images: uint8 or uint16.
         truth: of the same type and shape.
     """
-    peak = _peak(pictures, truth)
-    error = np.mean((pictures.astype(np.float64) - truth) ** 2, axis=(1, 2, 3))
+    peak = _peak(images, truth)
+    error = np.mean((images.astype(np.float64) - truth) ** 2, axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
         return 10 * np.log10(peak**2 / error)
 
 
-def ssim(pictures: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004) of each picture: [N, H, W, C] to [N], at most 1.
+def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity (Wang et al. 2004) of each image: [N, H, W, C] to [N], at most 1.
 
-    The mean over all channels and over all places where the window lies in the picture.
+    The mean over all channels and over all places where the window lies in the image.
 
     Args:
-        pictures: uint8 or uint16, at least 11 pixels high and wide.
+        images: uint8 or uint16, at least 11 pixels high and wide.
         truth: of the same type and shape.
 
     Raises:
-        ValueError: smaller pictures, or pictures that are not alike.
+        ValueError: smaller images, or images that are not alike.
     """
-    peak = _peak(pictures, truth)
-    if min(pictures.shape[1:3]) <= 2 * _RADIUS:
-        raise ValueError(f"pictures {pictures.shape} are smaller than the window")
+    peak = _peak(images, truth)
+    if min(images.shape[1:3]) <= 2 * _RADIUS:
+        raise ValueError(f"images {images.shape} are smaller than the window")
     constant_1, constant_2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
-    # Picture by picture: in smaller arrays, which stay in the caches.
+    # Image by image: in smaller arrays, which stay in the caches.
     return np.array(
         [
             _ssim_map(x.astype(np.float64), y.astype(np.float64), constant_1, constant_2).mean()
-            for x, y in zip(pictures, truth, strict=True)
+            for x, y in zip(images, truth, strict=True)
         ]
     )
 
@@ -114,10 +114,10 @@ def _windowed(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def _peak(pictures: np.ndarray, truth: np.ndarray) -> float:
-    """The greatest value of the pictures' type; both must be alike."""
-    if pictures.shape != truth.shape or pictures.dtype != truth.dtype:
+def _peak(images: np.ndarray, truth: np.ndarray) -> float:
+    """The greatest value of the images' type; both must be alike."""
+    if images.shape != truth.shape or images.dtype != truth.dtype:
         raise ValueError(
-            f"cannot compare {pictures.dtype} {pictures.shape} with {truth.dtype} {truth.shape}"
+            f"cannot compare {images.dtype} {images.shape} with {truth.dtype} {truth.shape}"
         )
-    return float(np.iinfo(pictures.dtype).max)
+    return float(np.iinfo(images.dtype).max)

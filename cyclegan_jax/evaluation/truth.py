@@ -9,12 +9,12 @@ from cyclegan_jax.evaluation.similarity import psnr
 
 
 class Labelled(Protocol):
-    """Pictures whose pixels' classes are known, as the built-in set's are."""
+    """Images whose pixels' classes are known, as the built-in set's are."""
 
     palette: dict[str, list[list[int]]]
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """The picture, uint8 [H, W, 3]."""
+        """The image, uint8 [H, W, 3]."""
 
     def labels(self, index: int, /) -> np.ndarray:
         """Positions in the palette, uint8 [H, W]."""
@@ -26,15 +26,15 @@ def shapes_figures(
     """Scores translations of the test scenes in both directions.
 
     Args:
-        fake_b: translations of the first N pictures of test_a, uint8 [N, size, size, 3].
-        fake_a: translations of the first N pictures of test_b, likewise.
+        fake_b: translations of the first N images of test_a, uint8 [N, size, size, 3].
+        fake_a: translations of the first N images of test_b, likewise.
         test_a: the scenes painted in A.
         test_b: the same scenes painted in B.
 
     Returns:
         `a_to_b/...` and `b_to_a/...` with the figures of `segmentation.scores` over sky, ground
         and object, pixels assigned by the palette of the domain translated to; `b_to_a/psnr`, the
-        mean over pictures of the ratio in dB to domain A's painting of the scene. (Stripes may be
+        mean over images of the ratio in dB to domain A's painting of the scene. (Stripes may be
         right and yet elsewhere, so there is no `a_to_b/psnr`.)
     """
     figures = {}

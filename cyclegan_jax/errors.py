@@ -1,8 +1,0 @@
-"""The one exception for mistakes in what the user gave: programs print its line and exit with 1."""
-
-
-class UserError(Exception):
-    """A wrong configuration, path, picture or checkpoint.
-
-    The message is one line that names the thing, what was expected and the choices there are.
-    """

@@ -1,0 +1,6 @@
+"""Entry point of `python -m cyclegan_jax.export`."""
+
+from cyclegan_jax.export.program import main
+from cyclegan_jax.utils import command
+
+command.run(main, "the network does not fit into memory")

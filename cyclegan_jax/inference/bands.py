@@ -1,0 +1,254 @@
+"""Maps of features larger than memory would like, computed a band of rows at a time.
+
+A map is kept in the host's memory, or computed from one that is, by layers and norms, whenever its
+rows are needed. Bands have the full width, so layers pad columns as they always do; rows beyond the
+map are what their own padding makes of it, and bands see them only at the top and at the bottom.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cyclegan_jax.models.layers import Conv, ResizeConv, Style, UpConv
+from cyclegan_jax.utils.image_io import to_float
+
+Array = jax.Array
+Params = Any
+Activation = Callable[[Array], Array]
+Moments = tuple[np.ndarray, np.ndarray]
+
+
+class Norm(NamedTuple):
+    """A norm with its statistics, each [channels]: (x - mean) * factor + offset."""
+
+    mean: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+
+
+class Finish(NamedTuple):
+    """What follows a convolution."""
+
+    norm: Norm | None
+    activation: Activation | None
+
+
+class _Code(NamedTuple):
+    """What the compiler must know of a convolution in a band.
+
+    Attributes:
+        conv: without padding of rows, and without any where pixels are reflected.
+        doubles: whether pixels are doubled before it.
+        pad_mode: what is around the map.
+        margins: rows and columns that are put around a part of the input.
+        rows: that the convolution then sees.
+    """
+
+    conv: Conv | UpConv
+    doubles: bool
+    pad_mode: str
+    margins: tuple[tuple[int, int], tuple[int, int]]
+    rows: int
+
+
+class Layer:
+    """A convolution at its place in a network, for one size of its input."""
+
+    def __init__(self, conv: Conv | UpConv, params: Params, size: tuple[int, int]):
+        """Takes the layer, its parameters, and height and width of its input."""
+        self.params = params
+        self.conv = conv
+        self.scale = 2 if isinstance(conv, ResizeConv) else 1
+        self._height = size[0]
+        height, width = self.scale * size[0], self.scale * size[1]
+        if isinstance(conv, UpConv):
+            # A row of zeros adds nothing to the result.
+            self._pads = (1, 1), (0, 0)
+            self.size = 2 * height, 2 * width
+        else:
+            self._pads = conv._pads(height, width)
+            self.size = height // conv.stride, width // conv.stride
+
+    def input_for(self, first: int, last: int) -> tuple[int, int, int, _Code]:
+        """What output rows first to last - 1 are computed from.
+
+        Returns:
+            The first of the input's rows and the one after the last; where in them, with their
+            margins, the convolution begins to see; and its code. All but the first three are alike
+            for outputs of as many rows. Begins at an even row where the input's height is even.
+        """
+        (top, bottom), columns = self._pads
+        conv, pad_mode = self.conv, "constant"
+        margins = (top, bottom), (0, 0)
+        if isinstance(conv, UpConv):  # output rows begin and end at even ones
+            begin, rows = first // 2 - top, (last - first) // 2 + 2
+        else:
+            begin, rows = first * conv.stride - top, (last - first - 1) * conv.stride + conv.size
+            if conv.pad_mode == "reflect":
+                pad_mode, margins, columns = "reflect", self._pads, (0, 0)
+            conv = Conv(
+                conv.features,
+                conv.size,
+                conv.style,
+                stride=conv.stride,
+                padding=((0, 0), columns),
+                use_bias=conv.use_bias,
+            )
+        # So many hold them wherever they begin, and one more for the even start.
+        count = -(-rows // self.scale) + self.scale - 1
+        count = min((count + 2) // 2 * 2, self._height)
+        start = min(max(begin, 0) // self.scale // 2 * 2, self._height - count)
+        code = _Code(conv, self.scale == 2, pad_mode, margins, rows)
+        return start, start + count, begin + top - self.scale * start, code
+
+
+class Map(NamedTuple):
+    """A map of features: an array, and what is computed from it whenever rows are needed.
+
+    Attributes:
+        kept: [H, W, C]; integers are those of an image and stand for [-1, 1].
+        steps: what is done to it.
+    """
+
+    kept: np.ndarray
+    steps: tuple[Layer | Finish, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        layers = [step for step in self.steps if isinstance(step, Layer)]
+        return layers[-1].size if layers else (self.kept.shape[0], self.kept.shape[1])
+
+    def then(self, step: Layer | Finish) -> "Map":
+        """The map after one step more; nothing is computed."""
+        return Map(self.kept, (*self.steps, step))
+
+    def convolved(self, conv: Conv | UpConv, params: Params) -> "Map":
+        """The map that a layer makes of this; nothing is computed."""
+        return self.then(Layer(conv, params, self.size))
+
+    def normed(
+        self,
+        style: Style,
+        params: Mapping[str, Array],
+        activation: Activation | None,
+        rows: int,
+        into: np.ndarray | None,
+    ) -> "Map":
+        """The map after a norm, whose statistics are computed, and an activation.
+
+        Args:
+            style: names the norm.
+            params: its scale and bias, where it has them.
+            activation: what follows it.
+            rows: to compute at a time.
+            into: where this map, from before the norm, is kept; None keeps where it comes from.
+        """
+        norm = None
+        if style.norm != "none":
+            mean, variance = self.write(rows, into)
+            factor = 1 / np.sqrt(variance + 1e-5) * np.asarray(params.get("scale", 1.0))
+            offset = np.broadcast_to(params.get("bias", 0.0), factor.shape)
+            norm = Norm(*(np.asarray(x, style.param_dtype) for x in (mean, factor, offset)))
+        elif into is not None:
+            self.write(rows, into)
+        return (self if into is None else Map(into)).then(Finish(norm, activation))
+
+    def write(self, rows: int, into: np.ndarray | None) -> Moments:
+        """Computes the whole map and writes it into an array, perhaps its own, if one is given.
+
+        Returns:
+            Mean and variance of its channels, in float64.
+        """
+        means, variances = [], []
+        for band, values, (mean, variance) in self.bands(rows, in_place=into is self.kept):
+            if into is not None:
+                into[band] = values
+            means.append(mean)
+            variances.append(variance)
+        # Rows have the same length: what varies is within them or between their means.
+        mean = np.concatenate(means).astype(np.float64)
+        variance = np.concatenate(variances).mean(0, dtype=np.float64) + mean.var(0)
+        return mean.mean(0), variance
+
+    def bands(
+        self, rows: int, *, in_place: bool = False
+    ) -> Iterator[tuple[slice, np.ndarray, Moments]]:
+        """Computes the map from top to bottom, an even number of rows at a time.
+
+        Args:
+            rows: of this map, or of the one before a layer that makes it half the size.
+            in_place: whether bands may be written to where they came from: then the next one's
+                input is copied before a band is handed out.
+
+        Yields:
+            Which rows, their values [rows, W, C], and mean and variance [rows, C] of each.
+        """
+        height = self.size[0]
+        convs = [step.conv for step in self.steps if isinstance(step, Layer)]
+        if any(isinstance(conv, Conv) and conv.stride > 1 for conv in convs):
+            rows //= 2
+        rows = min(rows, height)
+        reading = self._read(0, rows, in_place)
+        for start in range(0, height, rows):
+            computed = _compute(*reading)
+            # All bands are of one size, for one compilation: the last may begin in the one before.
+            if start + rows < height:
+                first = min(start + rows, height - rows)
+                reading = self._read(first, first + rows, in_place)
+            known = max(0, start + rows - height)
+            values, mean, variance = (np.asarray(x)[known:] for x in computed)
+            yield slice(start, start + len(values)), values, (mean, variance)
+
+    def _read(self, first: int, last: int, copy: bool) -> tuple[tuple, list, np.ndarray]:
+        """The arguments with which `_compute` makes rows first to last - 1."""
+        codes: list[_Code | Activation | None] = []
+        arguments: list[Any] = []
+        for step in reversed(self.steps):
+            if isinstance(step, Layer):
+                first, last, begin, code = step.input_for(first, last)
+                codes.append(code)
+                arguments.append((step.params, begin))
+            else:
+                codes.append(step.activation)
+                arguments.append(step.norm)
+        part = self.kept[first:last]
+        if np.issubdtype(part.dtype, np.integer):
+            part = to_float(part)
+        elif copy:
+            part = part.copy()
+        return tuple(codes[::-1]), arguments[::-1], part
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compute(codes: tuple, arguments: list, part: Array) -> tuple[Array, Array, Array]:
+    """Rows of a map [rows, W, C], and mean and variance [rows, C] of each."""
+    x = part[None]
+    for code, argument in zip(codes, arguments, strict=True):
+        x = (_convolve if isinstance(code, _Code) else _finish)(code, argument, x)
+    x = x[0]
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = wide.mean(1)
+    return x, mean, jnp.square(wide - mean[:, None]).mean(1)
+
+
+def _convolve(code: _Code, argument: tuple[Params, Array], x: Array) -> Array:
+    params, begin = argument
+    if code.doubles:
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    x = jnp.pad(x, ((0, 0), *code.margins, (0, 0)), mode=code.pad_mode)
+    x = jax.lax.dynamic_slice_in_dim(x, begin, code.rows, axis=1)
+    y: Any = code.conv.apply({"params": params}, x)
+    # The outer two rows lack what the next row of the input adds to them.
+    return y[:, 2:-2] if isinstance(code.conv, UpConv) else y
+
+
+def _finish(activation: Activation | None, norm: Norm | None, x: Array) -> Array:
+    if norm is not None:
+        wide = x.astype(norm.mean.dtype)
+        x = ((wide - norm.mean) * norm.factor + norm.offset).astype(x.dtype)
+    return x if activation is None else activation(x)

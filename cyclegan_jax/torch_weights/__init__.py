@@ -1,0 +1,1 @@
+"""Weights of the PyTorch original in and out: `python -m cyclegan_jax.torch_weights`."""

@@ -1,0 +1,1 @@
+"""Images and files, errors, and what the command-line programs share."""

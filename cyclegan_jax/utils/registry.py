@@ -1,0 +1,76 @@
+"""Look up entries of the registries by the names that configurations give.
+
+A registry is a plain dictionary from names to functions or classes. A name of the form
+`package.module:attribute` refers to a user's own code, which needs no entry.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from cyclegan_jax.utils.errors import UserError
+
+T = TypeVar("T")
+
+
+def lookup(field: str, name: str, entries: Mapping[str, T]) -> T:
+    """Return the entry called `name`, or the attribute that `package.module:attribute` refers to.
+
+    Args:
+        field: The configuration field or flag that holds the name, for messages.
+        name: A key of `entries`, or `package.module:attribute` of an importable module.
+        entries: The registry.
+
+    Raises:
+        UserError: The name is unknown (the message lists the names), or the module or its
+            attribute cannot be imported.
+    """
+    if name in entries:
+        return entries[name]
+    if ":" not in name:
+        raise UserError(
+            f"{field}: expected one of {', '.join(entries)}, or package.module:attribute, "
+            f"got {name!r}"
+        )
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"{field}={name}: cannot be imported ({error})") from error
+
+
+def is_known(name: str, entries: Mapping[str, Any]) -> bool:
+    """Return whether `name` is an entry or has the form `package.module:attribute`."""
+    return name in entries or ":" in name
+
+
+def build(
+    field: str,
+    name: str,
+    entry: Callable[..., T],
+    *,
+    optional: Mapping[str, tuple[Any, Any]] | None = None,
+    **arguments: Any,
+) -> T:
+    """Call a registry's entry with the arguments it needs and the options it supports.
+
+    Args:
+        field: The section of the configuration that the options stand in, for messages.
+        name: The entry's name, for messages.
+        entry: A function or class.
+        optional: {option: (value, default)}. An option is passed on where the entry takes it. An
+            option that the entry does not take must have its default.
+        **arguments: Passed on in any case.
+
+    Raises:
+        UserError: An option is set that the entry does not support.
+    """
+    parameters = inspect.signature(entry).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for option, (value, default) in (optional or {}).items():
+        if takes_all or option in parameters:
+            arguments[option] = value
+        elif value != default:
+            raise UserError(f"{field}.{option}: {name} does not support it, got {value!r}")
+    return entry(**arguments)
