@@ -40,8 +40,7 @@ def main(argv: list[str]) -> None:
     )
     if jax.process_index() != 0:
         logging.set_verbosity(logging.WARNING)
-    config_lib.check(config)
-    distributed.check_split(config)
+    config_lib.check(config, jax.device_count())
 
     # Only now, for it takes seconds to load. It writes event files and reads published sets; the
     # GPU's memory is JAX's.

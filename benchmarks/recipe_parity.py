@@ -24,7 +24,7 @@ import jax
 import numpy as np
 import torch
 
-from cyclegan_jax.state import build_networks
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.utils import image_io
 from tests import parity
 from tests.torch_params import to_flax

@@ -70,12 +70,12 @@ def make_run(args: argparse.Namespace, devices: int) -> Run:
     import jax
     import numpy as np
 
-    from cyclegan_jax.state import create_state
-    from cyclegan_jax.step import compile_step, place
+    from cyclegan_jax.build import build_model, build_state
+    from cyclegan_jax.distributed import compile_step, place
 
     config = make_config(args)
-    step = compile_step(config, pairs_per_epoch=1000, devices=devices)
-    state = create_state(config, (args.size, args.size))
+    step = compile_step(build_model(config, 1000, devices), devices)
+    state = build_state(config, (args.size, args.size))
     random = np.random.default_rng(0)
     shape = (args.batch, args.size, args.size, 3)
     batch = {domain: random.integers(0, 256, shape, np.uint8) for domain in ("a", "b")}

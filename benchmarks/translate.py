@@ -125,11 +125,11 @@ class Translations:
         import jax.numpy as jnp
 
         from cyclegan_jax.inference.translator import Network
-        from cyclegan_jax.models.generators import build_generator
-        from cyclegan_jax.models.layers import Style
+        from cyclegan_jax.models.generators import GENERATORS
+        from cyclegan_jax.models.layers import LayerConfig
 
-        style = Style(dtype=jnp.dtype(precision))
-        generator = build_generator(self.variant, channels=3, width=self.width, style=style)
+        config = LayerConfig(dtype=jnp.dtype(precision))
+        generator = GENERATORS[self.variant](channels=3, width=self.width, config=config)
         small = jnp.zeros((1, generator.granularity * 2, generator.granularity * 2, 3))
         return Network(generator, jax.jit(generator.init)(jax.random.key(0), small)["params"], 3)
 

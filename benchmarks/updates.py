@@ -80,16 +80,16 @@ class Updates:
 
 
 def prepare_ours(task: Updates, form: Form, cell: Cell) -> Prepared:
-    """What `step.compile_step` compiles, on batches that are there; the first device alone."""
+    """The program of `distributed.compile_step`, with batches on the first device."""
     import jax
     import numpy as np
 
-    from cyclegan_jax.state import create_state
-    from cyclegan_jax.step import Placed, compile_step, place
+    from cyclegan_jax.build import build_model, build_state
+    from cyclegan_jax.distributed import Placed, compile_step, place
 
     config = task.config(cell, form)
-    step = compile_step(config, pairs_per_epoch=1000, devices=1)
-    state = jax.jit(lambda: create_state(config, (cell.size, cell.size)))()
+    step = compile_step(build_model(config, pairs_per_epoch=1000, devices=1), devices=1)
+    state = jax.jit(lambda: build_state(config, (cell.size, cell.size)))()
     random = np.random.default_rng(0)
     shape = (cell.batch, cell.size, cell.size, 3)
     batches = [

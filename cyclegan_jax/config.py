@@ -1,34 +1,40 @@
-"""Configurations at the edge: from the command line, checked before compiling, kept as JSON."""
+"""Configurations at the edge: parsed from the command line, checked once, stored as JSON."""
 
 import difflib
 import json
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import default
 from cyclegan_jax.data import DATA_CHOICES, published
-from cyclegan_jax.losses import MODES
-from cyclegan_jax.models.discriminators import DISCRIMINATORS, check_discriminator_size
-from cyclegan_jax.models.generators import GENERATORS, check_generator_size, has_blocks
+from cyclegan_jax.default_config import get_config
+from cyclegan_jax.losses import ADVERSARIAL_LOSSES, EXTRA_LOSSES
+from cyclegan_jax.models.discriminators import DISCRIMINATORS
+from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import INITIALIZERS, NORMS
-from cyclegan_jax.schedules import SCHEDULES, total_epochs
-from cyclegan_jax.state import PRECISIONS, build_networks
+from cyclegan_jax.schedules import SCHEDULES
 from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.registry import lookup
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "precision": PRECISIONS,
-    "generator.variant": tuple(GENERATORS),
+# Fields that name entries of registries, or package.module:attribute.
+REGISTRIES: dict[str, dict[str, Any]] = {
+    "generator.variant": GENERATORS,
     "generator.norm": NORMS,
-    "discriminator.variant": tuple(DISCRIMINATORS),
+    "discriminator.variant": DISCRIMINATORS,
     "discriminator.norm": NORMS,
     "init.name": INITIALIZERS,
-    "loss.mode": MODES,
-    "update_first": ("generators", "discriminators"),
+    "loss.mode": ADVERSARIAL_LOSSES,
+    "loss.extra": EXTRA_LOSSES,
     "schedule.name": SCHEDULES,
+}
+
+CHOICES: dict[str, Collection[Any]] = {
+    "precision": ("float32", "bfloat16", "float64"),
+    "update_first": ("generators", "discriminators"),
     **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
 }
 
@@ -60,8 +66,9 @@ AT_LEAST: dict[str, float] = {
     "checkpoints_to_keep": 1,
     "profile_steps": 1,
 }
+BELOW_ONE = ("optimizer.beta1", "optimizer.beta2", "average_decay", "generator.dropout")
 
-# What decides the shape of the state: a run cannot go on with another value.
+# Fields that decide the shape of the state: a run cannot be resumed with another value.
 ARCHITECTURE = (
     "generator.variant",
     "generator.blocks",
@@ -77,16 +84,18 @@ ARCHITECTURE = (
     "data.channels_b",
 )
 
-# Fields that stored configurations of earlier versions call otherwise: {old name: name}.
+# Fields that have another name in stored configurations of earlier versions: {old name: name}.
 RENAMED = {
     "data.treatment": "data.transform",
     "data.max_pictures": "data.max_images",
     "sample_pictures": "sample_images",
 }
 
+PERIODS = ("log", "sample", "evaluate", "checkpoint", "backup")
+
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """{dotted name: value} of a configuration's fields, in order."""
+    """Return {dotted name: value} of a configuration's fields, in order."""
     flat: dict[str, Any] = {}
     for name in config:
         value = config[name]
@@ -98,157 +107,216 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """`flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
+    """Run `flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
     for flag, value in zip(argv[1:], [*argv[2:], ""], strict=False):
         name, equals, rest = flag.lstrip("-").partition("=")
         path = Path((rest if equals else value).split(":")[0])
         if flag.startswith("-") and name == "config" and not path.is_file():
-            there = sorted(str(p) for p in Path("configs").glob("[!_]*.py"))
-            raise UserError(f"--config={path}: no such file; there are {', '.join(there)}")
+            files = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py")))
+            raise UserError(f"--config={path}: no such file; choose from {files}")
     try:
         remaining = flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        known = flatten(default.get_config())
-        for arg in argv[1:]:
-            field = arg.lstrip("-").removeprefix("config.").split("=")[0]
-            if arg.lstrip("-").startswith("config.") and field not in known:
-                raise UserError(_unknown(field, known)) from error
-        raise UserError(f"command line: {_one_line(error)}") from error
     except UserError:
         raise
     except Exception as error:
-        known = flatten(default.get_config())
-        illegal = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
-        if illegal and illegal[1] in known:
-            name, text = illegal.groups()
-            raise UserError(_ill_typed(name, text, known[name])) from error
-        unknown = re.match(r"Unknown command line flag '([\w.]+)'", str(error))
-        if unknown and unknown[1] in known:
-            raise UserError(f"command line: fields are set as --config.{unknown[1]}=...") from error
-        raise UserError(f"command line: {_one_line(error)}") from error
+        raise _flag_error(argv, error) from error
     if len(remaining) > 1:
-        raise UserError(f"command line: {remaining[1]!r} is not a flag; flags start with --")
+        raise UserError(f"command line: expected flags (--name=value), got {remaining[1]!r}")
     return remaining
 
 
+def _flag_error(argv: list[str], error: Exception) -> UserError:
+    """Return the UserError for what absl or ml_collections raised on a command line."""
+    known = flatten(get_config())
+    if isinstance(error, AttributeError | KeyError):
+        for arg in argv[1:]:
+            field = arg.lstrip("-").removeprefix("config.").split("=")[0]
+            if arg.lstrip("-").startswith("config.") and field not in known:
+                return UserError(_unknown(field, known))
+    wrong_type = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error))
+    if wrong_type and wrong_type[1] in known:
+        name, text = wrong_type.groups()
+        return UserError(_wrong_type(name, text, known[name]))
+    unknown = re.match(r"Unknown command line flag '([\w.]+)'", str(error))
+    if unknown and unknown[1] in known:
+        return UserError(f"command line: fields are set as --config.{unknown[1]}=...")
+    return UserError(f"command line: {_one_line(error)}")
+
+
 def from_flag(flag: flags.FlagHolder) -> ConfigDict:
-    """The configuration of a `--config` flag; UserError where its file does not make one."""
+    """Return the configuration of a `--config` flag; UserError if its file fails to make one."""
     try:
         config = flag.value
-        list(config)  # the flag gives a stand-in for what failed to load, and fails when it is read
+        list(config)  # the flag holds a stand-in for what failed to load, which fails when read
     except Exception as error:
         raise UserError(f"--config: {_one_line(error)}; see the files in configs/") from error
     return config
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError for the first field that is unknown, ill-typed, or out of its range."""
-    known = flatten(default.get_config())
-    given = flatten(config)
-    for name, value in given.items():
+def check(config: ConfigDict, devices: int = 1) -> None:
+    """Raise UserError for the first field that is unknown, has a wrong type, or a wrong value.
+
+    Args:
+        config: See `default_config.py`.
+        devices: Number of devices of all processes that share a batch.
+    """
+    known = flatten(get_config())
+    values = flatten(config)
+    for name, value in values.items():
         if name not in known:
             raise UserError(_unknown(name, known))
         _check_type(name, value, known[name])
     for name in known:
-        if name not in given:
-            raise UserError(f"config.{name} is missing; configs/default.py says what it means")
+        if name not in values:
+            raise UserError(f"config.{name} is missing; see cyclegan_jax/default_config.py")
+    for name, entries in REGISTRIES.items():
+        names = values[name].split(",") if name == "loss.extra" else [values[name]]
+        for entry in filter(None, names):
+            lookup(f"config.{name}", entry.strip(), entries)
     for name, choices in CHOICES.items():
-        if given[name] not in choices:
-            listed = ", ".join(map(str, choices))
-            raise UserError(f"config.{name} is {given[name]!r}; choose from {listed}")
-    for name, value in given.items():
+        if values[name] not in choices and ":" not in str(values[name]):
+            raise UserError(_expected(name, f"one of {', '.join(map(str, choices))}", values[name]))
+    for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             least = AT_LEAST.get(name, 0)
             if not value >= least or value == float("inf"):
-                raise UserError(f"config.{name} is {value}; it must be at least {least}")
-    _check_together(config)
+                raise UserError(_expected(name, f"at least {least}", value))
+    for name in BELOW_ONE:
+        if values[name] >= 1:
+            raise UserError(_expected(name, "a number below 1", values[name]))
+    for rule in _RULES:
+        rule(config)
+    _check_devices(config, devices)
 
 
-def _check_together(config: ConfigDict) -> None:
-    if config.generator.blocks is not None and not has_blocks(config.generator.variant):
+def _check_bounded_scores(config: ConfigDict) -> None:
+    loss = lookup("loss.mode", config.loss.mode, ADVERSARIAL_LOSSES)()
+    if config.discriminator.sigmoid and not loss.bounded:
         raise UserError(
-            f"config.generator.blocks is {config.generator.blocks}, but {config.generator.variant} "
-            "has no residual blocks; leave it unset, or choose a resnet as generator.variant"
+            f"config.discriminator.sigmoid: expected false, because loss.mode={config.loss.mode} "
+            "needs unbounded scores; use loss.mode=lsgan"
         )
-    if config.discriminator.sigmoid and config.loss.mode != "lsgan":
-        raise UserError(
-            f"config.discriminator.sigmoid goes with loss.mode lsgan; {config.loss.mode} takes "
-            "unbounded scores"
-        )
-    given = flatten(config)
-    for name in ("optimizer.beta1", "optimizer.beta2", "average_decay", "generator.dropout"):
-        if given[name] >= 1:
-            raise UserError(f"config.{name} is {given[name]}; it must be below 1")
+
+
+def _check_dataset(config: ConfigDict) -> None:
     if config.data.source == "tfds":
         published.check_name(config.data.name)
-    if config.loss.identity > 0 and config.data.channels_a != config.data.channels_b:
+
+
+def _check_identity(config: ConfigDict) -> None:
+    a, b = config.data.channels_a, config.data.channels_b
+    if config.loss.identity > 0 and a != b:
         raise UserError(
-            "config.loss.identity needs domains of as many channels: data.channels_a is "
-            f"{config.data.channels_a}, data.channels_b {config.data.channels_b}; set it to 0"
+            "config.loss.identity: expected 0 for domains of different channels, got "
+            f"{config.loss.identity} with data.channels_a={a} and data.channels_b={b}"
         )
-    if config.num_steps is None and total_epochs(config) < 1:
+
+
+def _check_epochs(config: ConfigDict) -> None:
+    epochs = config.schedule.constant_epochs + config.schedule.decay_epochs
+    if config.num_steps is None and epochs < 1:
         raise UserError(
-            "config.schedule: constant_epochs + decay_epochs must be at least 1, or set num_steps"
+            "config.schedule: expected constant_epochs + decay_epochs of at least 1, or num_steps, "
+            f"got {epochs}"
         )
-    crops = config.data.transform in ("resize_and_crop", "scale_width_and_crop")
-    if crops and config.data.crop_size > config.data.load_size:
+
+
+def _check_crop(config: ConfigDict) -> None:
+    data = config.data
+    resizes = data.transform in ("resize_and_crop", "scale_width_and_crop")
+    if resizes and data.crop_size > data.load_size:
         raise UserError(
-            f"config.data.crop_size is {config.data.crop_size}; it must be at most data.load_size, "
-            f"{config.data.load_size}"
+            _expected("data.crop_size", f"at most data.load_size={data.load_size}", data.crop_size)
         )
+
+
+def _check_init_from(config: ConfigDict) -> None:
     if config.init_from and not (Path(config.init_from).expanduser() / "checkpoints").is_dir():
         raise UserError(
-            f"config.init_from is {config.init_from!r}; the work directory of a run was expected, "
-            "with checkpoints in it"
+            _expected("init_from", "the work directory of a run with checkpoints", config.init_from)
         )
+
+
+def _check_best(config: ConfigDict) -> None:
     if config.evaluation.best and not config.evaluate_every_steps:
         raise UserError(
-            "config.evaluation.best chooses among figures: set evaluate_every_steps as well"
+            "config.evaluate_every_steps: expected a period for evaluation.best, which compares "
+            "metrics, got 0"
         )
 
 
-def check_image_size(config: ConfigDict, height: int, width: int) -> None:
-    """Raises UserError unless all four networks take training images of this size."""
-    networks = build_networks(config)
-    try:
-        check_generator_size(networks.gen_ab, height, width)
-        check_discriminator_size(networks.disc_a, height, width)
-    except UserError as error:
-        raise UserError(f"{error}; data.transform and data.crop_size decide the size") from None
+# Checks of fields that depend on each other.
+_RULES: tuple[Callable[[ConfigDict], None], ...] = (
+    _check_bounded_scores,
+    _check_dataset,
+    _check_identity,
+    _check_epochs,
+    _check_crop,
+    _check_init_from,
+    _check_best,
+)
 
 
-def check_same_architecture(config: ConfigDict, stored: ConfigDict, where: str) -> None:
-    """Raises UserError where the networks differ; `where` names the stored configuration."""
-    given, kept = flatten(config), flatten(stored)
-    different = [n for n in ARCHITECTURE if given[n] != kept[n]]
+def _check_devices(config: ConfigDict, devices: int) -> None:
+    """Raise UserError if the batch or a period cannot be split as configured."""
+    if config.batch_size % devices:
+        raise UserError(
+            f"config.batch_size: expected a multiple of the {devices} devices, got "
+            f"{config.batch_size} (CUDA_VISIBLE_DEVICES selects fewer)"
+        )
+    pairs, parts = config.batch_size // devices, config.micro_batches or 1
+    if pairs % parts:
+        raise UserError(_expected("micro_batches", f"a divisor of a device's {pairs} pairs", parts))
+    if parts > 1 and "batch" in (config.generator.norm, config.discriminator.norm):
+        raise UserError(
+            f"config.micro_batches: expected 1 for batch norm, which needs the whole batch, got "
+            f"{parts}"
+        )
+    updates = config.steps_per_dispatch
+    for name in (f"{period}_every_steps" for period in PERIODS):
+        if config[name] % updates:
+            raise UserError(
+                _expected(name, f"a multiple of steps_per_dispatch={updates}", config[name])
+            )
+    if updates > 1 and config.sample_early:
+        raise UserError(
+            "config.steps_per_dispatch: expected 1 for sample_early, which samples single steps, "
+            f"got {updates}"
+        )
+
+
+def check_same_architecture(config: ConfigDict, stored: ConfigDict, source: str) -> None:
+    """Raise UserError if the networks differ; `source` names the stored configuration."""
+    now, before = flatten(config), flatten(stored)
+    different = [name for name in ARCHITECTURE if now[name] != before[name]]
     if different:
-        listed = ", ".join(f"{n} {kept[n]!r} (now {given[n]!r})" for n in different)
-        raise UserError(f"{where} holds another architecture: {listed}")
+        listed = ", ".join(f"{n} {before[n]!r} (now {now[n]!r})" for n in different)
+        raise UserError(f"{source} holds another architecture: {listed}")
 
 
 def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
-    """'name: was X, is Y' for each field in which two configurations differ."""
-    given, kept = flatten(config), flatten(stored)
-    return [f"{n}: was {kept[n]!r}, is {given[n]!r}" for n in given if given[n] != kept[n]]
+    """Return "name: was X, is Y" for each field in which two configurations differ."""
+    now, before = flatten(config), flatten(stored)
+    return [f"{n}: was {before[n]!r}, is {now[n]!r}" for n in now if now[n] != before[n]]
 
 
 def to_json(config: ConfigDict) -> str:
-    """JSON text of all fields."""
+    """Return the JSON text of all fields."""
     return json.dumps(config.to_dict(), indent=2)
 
 
-def from_dict(values: dict[str, Any], where: str) -> ConfigDict:
-    """A configuration from stored fields; those it lacks, of an older version, get the default.
+def from_dict(values: dict[str, Any], source: str) -> ConfigDict:
+    """Build a configuration from stored fields; fields that an older version lacks get defaults.
 
     Raises:
-        UserError: on fields that this version does not know; `where` says whose they are.
+        UserError: A field is unknown or has a wrong type; `source` names where it is from.
     """
-    config = default.get_config()
+    config = get_config()
     known = flatten(config)
     for name, value in flatten(values).items():
         name = RENAMED.get(name, name)
         if name not in known:
-            raise UserError(f"{where}: {_unknown(name, known)}")
+            raise UserError(f"{source}: {_unknown(name, known)}")
         node = config
         *path, last = name.split(".")
         for part in path:
@@ -256,53 +324,57 @@ def from_dict(values: dict[str, Any], where: str) -> ConfigDict:
         try:
             node[last] = value
         except TypeError as error:
-            raise UserError(f"{where}: config.{name}: {_one_line(error)}") from error
+            raise UserError(f"{source}: config.{name}: {_one_line(error)}") from error
     return config
 
 
 def read_json(path: Path) -> ConfigDict:
-    """The configuration in a file that `to_json` made."""
+    """Read the configuration from a file that `to_json` made."""
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable configuration: {_one_line(error)}") from error
+        raise UserError(f"{path}: cannot be read as a configuration: {_one_line(error)}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: not a configuration: a JSON object was expected")
+        raise UserError(f"{path}: expected a configuration, which is a JSON object")
     return from_dict(values, str(path))
 
 
 def _check_type(name: str, value: Any, example: Any) -> None:
-    # What has no default is a number that may be left unset.
+    # A field without a default is a number that may be unset.
     expected = int if example is None else type(example)
     if example is None and value is None:
         return
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return
     if type(value) is not expected:
-        raise UserError(_ill_typed(name, value, example))
+        raise UserError(_wrong_type(name, value, example))
 
 
-def _ill_typed(name: str, value: Any, example: Any) -> str:
-    """The message for a value that the field cannot take; its default serves as the example."""
+def _wrong_type(name: str, value: Any, example: Any) -> str:
     example = 9 if example is None else example
-    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return f"config.{name} is {value!r}; {kind[type(example)]} was expected, as {example!r}"
+    kind = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+    return _expected(name, f"{kind[type(example)]} such as {example!r}", value)
+
+
+def _expected(name: str, expected: str, value: Any) -> str:
+    return f"config.{name}: expected {expected}, got {value!r}"
 
 
 def _unknown(name: str, known: dict[str, Any]) -> str:
-    """The message for a field that does not exist, with the nearest that does."""
+    """Return the message for a field that does not exist, with the nearest that does."""
     by_last = {full.split(".")[-1]: full for full in known}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     near += [by_last[m] for m in difflib.get_close_matches(name.split(".")[-1], by_last, n=1)]
     if not near:
-        return f"config.{name} is not a field; configs/default.py lists them all"
+        return f"config.{name} is not a field; cyclegan_jax/default_config.py lists all"
     best = max(near, key=lambda full: difflib.SequenceMatcher(None, name, full).ratio())
     return (
-        f"config.{name} is not a field; the nearest is config.{best} (configs/default.py lists all)"
+        f"config.{name} is not a field; the nearest is config.{best} "
+        "(cyclegan_jax/default_config.py lists all)"
     )
 
 
 def _one_line(error: BaseException) -> str:
-    """A message in one line, of a traceback inside it only what it ends with."""
+    """Return a message in one line; of a traceback inside it, only its last line."""
     text = " ".join(str(error).split())
     return re.sub(r"Traceback \(most recent call last\).*\s(\w+(Error|Exception): )", r"\1", text)

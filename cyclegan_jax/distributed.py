@@ -1,24 +1,29 @@
-"""Several processes as one, and what a batch is split over."""
+"""Devices and processes: joining them, compiling the update for them, and sharding batches."""
 
+import functools
 import os
 import re
 import socket
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cyclegan_jax.losses import Metrics
+from cyclegan_jax.state import TrainState
+from cyclegan_jax.step import Batch, CycleGAN, train_step
 from cyclegan_jax.utils.errors import UserError
 
 # Seconds that the first process of a run waits for the last.
 PATIENCE = 300.0
 
-_SCHEDULES = ("log", "sample", "evaluate", "checkpoint", "backup")
+DEVICE_AXIS = "batch"
 
 
 def join_processes(
@@ -127,55 +132,107 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
-def micro_batches(config: Any, pairs: int) -> int:
-    """In how many parts so many pairs of a device go through the networks.
-
-    Unless configured, one by one on CPUs, whose caches hold little more than that, and all at once
-    elsewhere.
-    """
-    if config.micro_batches is not None:
-        return config.micro_batches
-    return pairs if jax.default_backend() == "cpu" and not _has_batch_norm(config) else 1
-
-
-def _has_batch_norm(config: Any) -> bool:
-    return "batch" in (config.generator.norm, config.discriminator.norm)
-
-
-def check_split(config: Any) -> None:
-    """Raises UserError where a batch, or a schedule, cannot be split as configured.
+def batch_axis(devices: int | None = None) -> str | None:
+    """Return the name of the device axis that batches are sharded over; None on a single device.
 
     Args:
-        config: see `configs/default.py`.
+        devices: Number of devices to use of each process; None for all.
     """
-    devices, updates = jax.device_count(), config.steps_per_dispatch
-    parts = config.micro_batches or 1
-    if config.batch_size % devices:
-        raise UserError(
-            f"config.batch_size is {config.batch_size}; it must be a multiple of the {devices} "
-            "devices (CUDA_VISIBLE_DEVICES chooses fewer)"
+    return None if _mesh(devices) is None else DEVICE_AXIS
+
+
+class Placed(NamedTuple):
+    """Batches of one or several updates, on the devices.
+
+    Attributes:
+        arrays: {a, b}, [B, H, W, C], for several updates [updates, B, H, W, C]. With several
+            devices their number is the first axis, and B is the shard of one.
+        updates: Number of updates.
+    """
+
+    arrays: Batch
+    updates: int
+
+
+def place(batches: Sequence[Batch], devices: int | None = None) -> Placed:
+    """Start to transfer batches to the devices, in the layout of `compile_step`.
+
+    Args:
+        batches: Batches of consecutive updates, each this process's shard [B / processes, H, W, C].
+        devices: As in `compile_step`.
+    """
+    several = len(batches) > 1
+    arrays = {
+        d: np.stack([batch[d] for batch in batches]) if several else batches[0][d]
+        for d in batches[0]
+    }
+    mesh = _mesh(devices)
+    if mesh is None:
+        return Placed(jax.device_put(arrays), len(batches))
+
+    def shard(x: Any) -> Any:
+        if not several:
+            return x.reshape(mesh.size, -1, *x.shape[1:])
+        return x.reshape(len(batches), mesh.size, -1, *x.shape[2:]).swapaxes(0, 1)
+
+    layout = NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))
+    return Placed(jax.device_put(jax.tree.map(shard, arrays), layout), len(batches))
+
+
+def compile_step(
+    model: CycleGAN, devices: int | None = None
+) -> Callable[[TrainState, Batch | Placed], tuple[TrainState, Metrics]]:
+    """Compile `train_step` with `jax.jit` for one device, or with `jax.pmap` for several.
+
+    The state stays one unstacked tree, replicated over devices, and is donated.
+
+    Args:
+        model: What to train; its `axis_name` is `batch_axis(devices)`.
+        devices: Number of devices to use of each process; None for all.
+
+    Returns:
+        A function of a state and of what `place` returned, or of the batch of one update, which it
+        places. It does the updates of all batches placed; metrics of several are [updates].
+    """
+    mesh = _mesh(devices)
+    if model.axis_name != batch_axis(devices):
+        raise ValueError(f"axis_name: expected {batch_axis(devices)}, got {model.axis_name}")
+    step = functools.partial(train_step, model=model)
+    transform: Callable[..., Any]
+    if mesh is None:
+        transform = functools.partial(jax.jit, donate_argnums=0)
+    else:
+        transform = functools.partial(
+            jax.pmap,
+            axis_name=DEVICE_AXIS,
+            in_axes=(None, 0, None),
+            out_axes=(None, None),
+            donate_argnums=0,
+            devices=None if devices is None else tuple(mesh.devices.flat),
         )
-    if config.batch_size // devices % parts:
-        raise UserError(
-            f"config.micro_batches is {parts}; it must divide the {config.batch_size // devices} "
-            "pairs of a device"
-        )
-    if parts > 1 and _has_batch_norm(config):
-        raise UserError(
-            f"config.micro_batches is {parts}, but batch norm needs the batch in one; set it to 1, "
-            "or choose another norm"
-        )
-    for name in _SCHEDULES:
-        every = config[f"{name}_every_steps"]
-        if every % updates:
-            raise UserError(
-                f"config.{name}_every_steps is {every}; with steps_per_dispatch={updates} it must "
-                "be a multiple of that"
-            )
-    if updates > 1 and config.sample_early:
-        raise UserError(
-            f"config.sample_early shows single steps; it needs steps_per_dispatch=1, not {updates}"
-        )
+
+    def scan(state: TrainState, batches: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, batch: step(state, batch, frozen), state, batches)
+
+    one, several, frozen = transform(step), transform(scan), model.losses.frozen
+
+    def run(state: TrainState, batch: Batch | Placed) -> tuple[TrainState, Metrics]:
+        placed = batch if isinstance(batch, Placed) else place([batch], devices)
+        if mesh is not None:
+            # Where an update leaves its result: a state placed elsewhere would compile it again.
+            replicated = NamedSharding(mesh, PartitionSpec())
+            if state.step.sharding != replicated:
+                state = jax.device_put(state, replicated)
+        return (one if placed.updates == 1 else several)(state, placed.arrays, frozen)
+
+    return run
+
+
+def _mesh(devices: int | None) -> Mesh | None:
+    """Return a mesh of `devices` of this process, or all; None for one device in all processes."""
+    local = jax.local_devices()[:devices]
+    single = len(local) * jax.process_count() == 1
+    return None if single else Mesh(np.array(local), DEVICE_AXIS)
 
 
 def mesh_of_all() -> Mesh:

@@ -15,8 +15,9 @@ from cyclegan_jax import data
 from cyclegan_jax.evaluation import results
 from cyclegan_jax.evaluation.metrics import Evaluation, best_figure
 from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.losses import Metrics
 from cyclegan_jax.state import TrainState, count_parameters
-from cyclegan_jax.step import Batch, Metrics
+from cyclegan_jax.step import Batch
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
 
@@ -111,7 +112,7 @@ class Report:
         """
         if not self._is_writer:
             return
-        translator = Translator.of(self._config, state.shown_params, int(state.step))
+        translator = Translator.of(self._config, state.inference_params, int(state.step))
         self._strips(translator, self._shown, "samples")
         if self._config.sample_batch:
             first = {domain: batch[domain][: self._config.sample_images] for domain in ("a", "b")}
@@ -142,7 +143,7 @@ class Report:
         if self._evaluation is None or not self._is_writer:
             return None
         step = int(state.step)
-        found = self._evaluation(Translator.of(self._config, state.shown_params, step))
+        found = self._evaluation(Translator.of(self._config, state.inference_params, step))
         self._writer.write_scalars(step, found)
         results.write_figures(self._workdir, step, found)
         best = self._config.evaluation.best

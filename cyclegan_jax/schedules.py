@@ -1,54 +1,105 @@
-"""The learning rate over a run. It changes once per epoch, as in the original."""
+"""Learning rates as optax schedules, functions from the number of updates done to the rate."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-
-SCHEDULES = ("linear", "step", "cosine", "constant")
+import optax
 
 Array = jax.Array
 
 
-def total_epochs(config: Any) -> int:
-    """Epochs that the schedule spans."""
-    return config.schedule.constant_epochs + config.schedule.decay_epochs
+@dataclass(frozen=True)
+class Timeline:
+    """What a schedule can depend on.
 
-
-def total_steps(config: Any, pairs_per_epoch: int) -> int:
-    """Updates in the whole run: `num_steps` where set, else all epochs, the last one completed."""
-    if config.num_steps is not None:
-        return config.num_steps
-    return math.ceil(total_epochs(config) * pairs_per_epoch / config.batch_size)
-
-
-def learning_rate(config: Any, step: Array | int, pairs_per_epoch: int) -> Array:
-    """The rate at an update, counted from 0.
-
-    linear: full for `constant_epochs`, then a fraction 1 - max(0, epoch - constant) / (decay + 1)
-    of it with epochs counted from 1, as the original does, so that the last one still moves.
-    step: a tenth after each `step_epochs`. cosine: half a wave from full to zero over all epochs.
-
-    Args:
-        config: `optimizer.learning_rate` and `schedule`.
-        step: updates done before this one.
-        pairs_per_epoch: pairs that make an epoch.
+    Attributes:
+        learning_rate: The rate at the start, of both optimisers.
+        batch_size: Pairs per update.
+        pairs_per_epoch: Pairs per epoch.
+        constant_epochs: Epochs at the full rate.
+        decay_epochs: Epochs on the way to zero.
+        step_epochs: Epochs between steps.
+        num_steps: Updates in the whole run.
     """
-    s = config.schedule
-    # Whole pairs first would overflow 32 bits in long runs: epochs and the rest are kept apart.
-    step = jnp.asarray(step)
-    epoch = (step // pairs_per_epoch) * config.batch_size + (
-        (step % pairs_per_epoch) * config.batch_size
-    ) // pairs_per_epoch
-    if s.name == "linear":
-        over = jnp.maximum(0, epoch + 1 - s.constant_epochs).astype(float)
-        factor = jnp.maximum(0.0, 1.0 - over / (s.decay_epochs + 1))
-    elif s.name == "step":
-        factor = 0.1 ** (epoch // s.step_epochs).astype(float)
-    elif s.name == "cosine":
-        done = jnp.minimum(1.0, epoch.astype(float) / max(1, total_epochs(config)))
-        factor = 0.5 * (1.0 + jnp.cos(math.pi * done))
-    else:
-        factor = jnp.ones(())
-    return config.optimizer.learning_rate * factor
+
+    learning_rate: float
+    batch_size: int = 1
+    pairs_per_epoch: int = 1
+    constant_epochs: int = 100
+    decay_epochs: int = 100
+    step_epochs: int = 50
+    num_steps: int = 0
+
+    def epoch(self, step: Array | int) -> Array:
+        """Return the epoch, from 0, that the update after `step` updates belongs to."""
+        step = jnp.asarray(step)
+        # The number of pairs seen would overflow 32 bits in a long run: keep epochs and rest apart.
+        whole = (step // self.pairs_per_epoch) * self.batch_size
+        return whole + (step % self.pairs_per_epoch) * self.batch_size // self.pairs_per_epoch
+
+
+def linear(timeline: Timeline) -> optax.Schedule:
+    """Full rate for `constant_epochs`, then linear decay over `decay_epochs`, once per epoch.
+
+    The rate is multiplied by 1 - max(0, epoch - constant) / (decay + 1) with epochs counted from 1,
+    as in the published code, so that the last epoch still trains.
+    """
+
+    def schedule(step: Array) -> Array:
+        over = jnp.maximum(0, timeline.epoch(step) + 1 - timeline.constant_epochs).astype(float)
+        factor = jnp.maximum(0.0, 1.0 - over / (timeline.decay_epochs + 1))
+        return timeline.learning_rate * factor
+
+    return schedule
+
+
+def step(timeline: Timeline) -> optax.Schedule:
+    """A tenth of the rate after every `step_epochs`."""
+
+    def schedule(step: Array) -> Array:
+        factor = 0.1 ** (timeline.epoch(step) // timeline.step_epochs).astype(float)
+        return timeline.learning_rate * factor
+
+    return schedule
+
+
+def cosine(timeline: Timeline) -> optax.Schedule:
+    """Half a cosine wave from the full rate to zero over all epochs, once per epoch."""
+    epochs = max(1, timeline.constant_epochs + timeline.decay_epochs)
+
+    def schedule(step: Array) -> Array:
+        done = jnp.minimum(1.0, timeline.epoch(step).astype(float) / epochs)
+        return timeline.learning_rate * (0.5 * (1.0 + jnp.cos(math.pi * done)))
+
+    return schedule
+
+
+def constant(timeline: Timeline) -> optax.Schedule:
+    """The full rate throughout."""
+
+    def schedule(step: Array) -> Array:
+        del step
+        return timeline.learning_rate * jnp.ones(())
+
+    return schedule
+
+
+# Schedules by name: functions from a timeline to an optax schedule.
+SCHEDULES: dict[str, Callable[[Timeline], optax.Schedule]] = {
+    "linear": linear,
+    "step": step,
+    "cosine": cosine,
+    "constant": constant,
+}
+
+
+def total_steps(
+    num_steps: int | None, *, epochs: int, pairs_per_epoch: int, batch_size: int
+) -> int:
+    """Return the updates in a run: `num_steps` if set, else all epochs, rounded up."""
+    if num_steps is not None:
+        return num_steps
+    return math.ceil(epochs * pairs_per_epoch / batch_size)

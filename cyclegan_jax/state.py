@@ -1,5 +1,6 @@
-"""The four networks of a configuration, and the one pytree that holds all a run needs to go on."""
+"""The train state: one pytree that holds everything a run needs to resume."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -8,20 +9,17 @@ import jax.numpy as jnp
 import optax
 
 from cyclegan_jax import image_pool
-from cyclegan_jax.models.discriminators import build_discriminator
-from cyclegan_jax.models.generators import build_generator
-from cyclegan_jax.models.layers import WHOLE_BATCH, Share, Style
 
 Array = jax.Array
 Params = Any
+ImageShape = tuple[int, int, int]
 
-PRECISIONS = ("float32", "bfloat16", "float64")
-GENERATOR_NAMES = ("gen_ab", "gen_ba")
-DISCRIMINATOR_NAMES = ("disc_a", "disc_b")
+GENERATORS = ("gen_ab", "gen_ba")
+DISCRIMINATORS = ("disc_a", "disc_b")
 
 
 class Networks(NamedTuple):
-    """Flax modules; `gen_ab` turns A into B, `disc_a` judges images of A."""
+    """Flax modules: `gen_ab` translates A to B, `disc_a` judges images of domain A, and so on."""
 
     gen_ab: Any
     gen_ba: Any
@@ -29,17 +27,20 @@ class Networks(NamedTuple):
     disc_b: Any
 
 
+# The domain of each network's input.
+INPUT_DOMAINS = {"gen_ab": "a", "gen_ba": "b", "disc_a": "a", "disc_b": "b"}
+
+
 class TrainState(flax.struct.PyTreeNode):
-    """All that changes in a run, and all that a checkpoint holds of it.
+    """Everything that changes in a run, and everything that a checkpoint holds of it.
 
     Attributes:
-        step: updates done, an int32 scalar.
+        step: Number of updates done, an int32 scalar.
         params: {gen_ab, gen_ba, disc_a, disc_b}, each a tree of float32 (or float64).
-        optimizers: {generators, discriminators}, the states of the two Adams.
-        pools: {a, b}, the generated images of each domain that discriminators may see again.
-        key: the run's random key; an update uses `fold_in(key, step)`.
-        average: {gen_ab, gen_ba}, running averages of the generators' parameters; None where the
-            configuration asks for none.
+        optimizers: {generators, discriminators}, the states of the two optimisers.
+        pools: {a, b}, generated images of each domain that discriminators may see again.
+        key: The run's PRNG key; an update uses `fold_in(key, step)`.
+        average: {gen_ab, gen_ba}, running averages of the generators' parameters, or None.
     """
 
     step: Array
@@ -50,118 +51,67 @@ class TrainState(flax.struct.PyTreeNode):
     average: dict[str, Params] | None = None
 
     @property
-    def shown_params(self) -> dict[str, Params]:
-        """The networks to make images with: the averaged generators where there are any."""
+    def inference_params(self) -> dict[str, Params]:
+        """Parameters to translate with: averaged generators, if there are averages."""
         return self.params | (self.average or {})
 
-    def with_networks(self, params: dict[str, Params]) -> "TrainState":
-        """This state with other networks, whose running averages begin anew."""
-        average = None if self.average is None else _copied_generators(params)
+    def with_params(self, params: dict[str, Params]) -> "TrainState":
+        """Return this state with other parameters, whose running averages start anew."""
+        average = None if self.average is None else _copy(subset(params, GENERATORS))
         return self.replace(params=params, average=average)
 
 
-def compute_dtype(config: Any) -> Any:
-    """The type of activations that `config.precision` asks for."""
-    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}[
-        config.precision
-    ]
-
-
-def build_networks(config: Any, share: Share = WHOLE_BATCH) -> Networks:
-    """The networks a configuration describes; nothing is computed.
-
-    Args:
-        config: see `configs/default.py`.
-        share: which part of a whole batch they will see, for statistics and masks that belong to
-            all of it.
-    """
-
-    def style(norm: str) -> Style:
-        return Style(norm, config.init.name, config.init.gain, compute_dtype(config), share)
-
-    def generator(channels: int) -> Any:
-        g = config.generator
-        return build_generator(
-            g.variant,
-            channels=channels,
-            width=g.width,
-            style=style(g.norm),
-            dropout=g.dropout,
-            blocks=g.blocks,
-            remat=g.remat,
-        )
-
-    def discriminator() -> Any:
-        d = config.discriminator
-        return build_discriminator(
-            d.variant,
-            width=d.width,
-            style=style(d.norm),
-            layers=d.layers,
-            sigmoid=d.sigmoid,
-            scales=d.scales,
-        )
-
-    return Networks(
-        gen_ab=generator(config.data.channels_b),
-        gen_ba=generator(config.data.channels_a),
-        disc_a=discriminator(),
-        disc_b=discriminator(),
-    )
-
-
-def optimizer(config: Any, learning_rate: Any) -> optax.GradientTransformation:
-    """Adam at a learning rate that may be a traced scalar: its state does not depend on it."""
-    return optax.adam(learning_rate, b1=config.optimizer.beta1, b2=config.optimizer.beta2)
-
-
-def subset(params: dict[str, Params], names: tuple[str, ...]) -> dict[str, Params]:
-    """The parameters of these networks alone."""
-    return {name: params[name] for name in names}
-
-
-def _copied_generators(params: dict[str, Params]) -> dict[str, Params]:
-    # Arrays of their own: an update uses up those it is given, and none may be there twice.
-    return jax.tree.map(jnp.copy, subset(params, GENERATOR_NAMES))
-
-
-def create_state(config: Any, image_size: tuple[int, int]) -> TrainState:
-    """A state at step 0, a pure function of the configuration's seed.
+def create_state(
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    image_shapes: Mapping[str, ImageShape],
+    pool_size: int = 50,
+    average: bool = False,
+    dtype: Any = jnp.float32,
+) -> TrainState:
+    """Create the state at step 0, a pure function of the seed.
 
     Args:
-        config: see `configs/default.py`.
-        image_size: (height, width) of training images, which the pools hold.
+        networks: The four modules.
+        optimizer: Initialises the optimiser states.
+        seed: Determines all parameters, and all random numbers of the run.
+        image_shapes: {a, b}, (height, width, channels) of training images.
+        pool_size: Number of images in each pool.
+        average: Whether to keep running averages of the generators.
+        dtype: Type of images, float32 or float64.
     """
-    networks = build_networks(config)
-    dtype = jnp.promote_types(compute_dtype(config), jnp.float32)
-    # PRNG implementation and splitting are named so that a library's new default changes no run.
-    key = jax.random.key(config.seed, impl="threefry2x32")
+    # PRNG implementation and splitting are explicit so that a library's new default changes no run.
+    key = jax.random.key(seed, impl="threefry2x32")
     network_keys = jax.random.split(jax.random.fold_in(key, 0x1217), 4)
-    shapes = {
-        "a": (*image_size, config.data.channels_a),
-        "b": (*image_size, config.data.channels_b),
-    }
-    inputs = {"gen_ab": "a", "gen_ba": "b", "disc_a": "a", "disc_b": "b"}
-    params = {
-        name: getattr(networks, name).init(k, jnp.zeros((1, *shapes[inputs[name]]), dtype))[
-            "params"
-        ]
-        for name, k in zip(Networks._fields, network_keys, strict=True)
-    }
-    adam = optimizer(config, 0.0)
+    params = {}
+    for name, network_key in zip(Networks._fields, network_keys, strict=True):
+        image = jnp.zeros((1, *image_shapes[INPUT_DOMAINS[name]]), dtype)
+        params[name] = getattr(networks, name).init(network_key, image)["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         optimizers={
-            "generators": adam.init(subset(params, GENERATOR_NAMES)),
-            "discriminators": adam.init(subset(params, DISCRIMINATOR_NAMES)),
+            "generators": optimizer.init(subset(params, GENERATORS)),
+            "discriminators": optimizer.init(subset(params, DISCRIMINATORS)),
         },
-        pools={d: image_pool.create(config.pool_size, shapes[d], dtype) for d in ("a", "b")},
+        pools={d: image_pool.create(pool_size, image_shapes[d], dtype) for d in ("a", "b")},
         key=key,
-        average=_copied_generators(params) if config.average_decay else None,
+        average=_copy(subset(params, GENERATORS)) if average else None,
     )
 
 
+def subset(params: dict[str, Params], names: tuple[str, ...]) -> dict[str, Params]:
+    """Return the parameters of these networks."""
+    return {name: params[name] for name in names}
+
+
 def count_parameters(params: Params) -> int:
-    """Trainable numbers in a tree."""
+    """Count the trainable numbers in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _copy(tree: Params) -> Params:
+    # An update donates its arguments, so no array may occur in them twice.
+    return jax.tree.map(jnp.copy, tree)

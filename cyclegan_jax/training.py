@@ -15,69 +15,66 @@ from ml_collections import ConfigDict
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
+from cyclegan_jax.build import build_model, build_state, check_image_size, run_length
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.distributed import check_split
+from cyclegan_jax.distributed import compile_step, place
 from cyclegan_jax.evaluation.metrics import Evaluation, is_better
 from cyclegan_jax.metrics_writer import Report
-from cyclegan_jax.schedules import total_steps
-from cyclegan_jax.state import TrainState, create_state
-from cyclegan_jax.step import compile_step, place
+from cyclegan_jax.state import TrainState
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun, StopRequest
 
-# What a start that failed early may leave in a work directory.
+# Files that a start that failed early may leave in a work directory.
 _UNFINISHED = ".config.json.tmp"
 _OWN = {".lock", "checkpoints", _UNFINISHED}
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
-    """Trains until the schedule ends, and can be stopped and started again at any moment.
+    """Train until the schedule ends; a run can be stopped and resumed at any moment.
 
-    The data order and all random numbers follow from (seed, step) alone, so a run that was stopped
-    ends in the same bits as one that was not.
+    The data order and all random numbers follow from (seed, step) alone, so a resumed run ends in
+    the same bits as an uninterrupted one.
 
     Args:
-        config: see `configs/default.py`.
-        workdir: created where missing. It gets `config.json`, `checkpoints/`, `samples/`,
+        config: See `default_config.py`.
+        workdir: Created if missing. Receives `config.json`, `checkpoints/`, `samples/`,
             `evaluation/` and TensorBoard's event files.
 
     Returns:
         The state after the last update.
 
     Raises:
-        UserError: for a mistake in what was given, before anything is compiled; later for a loss
-            that is not finite or a checkpoint that cannot be written.
-        InterruptedRun: after SIGINT or SIGTERM, once the state is saved.
+        UserError: The configuration, data or work directory is wrong, before anything is compiled;
+            later, a loss is not finite or a checkpoint cannot be written.
+        InterruptedRun: After SIGINT or SIGTERM, once the state is saved.
     """
-    config_lib.check(config)
-    check_split(config)
+    config_lib.check(config, jax.device_count())
     jax.config.update("jax_enable_x64", config.precision == "float64")
     check_workdir(config, workdir)
     train_a, train_b = data.load_sources(config.data, "train")
     pairs_per_epoch = data.pairs_per_epoch(config.data, len(train_a), len(train_b))
-    num_steps = total_steps(config, pairs_per_epoch)
+    num_steps = run_length(config, pairs_per_epoch)
     image_size = data.image_size(config.data, train_a, train_b)
-    config_lib.check_image_size(config, *image_size)
+    model = build_model(config, pairs_per_epoch)
+    check_image_size(model.networks, *image_size)
 
     evaluation = None
     if config.evaluate_every_steps and jax.process_index() == 0:
         evaluation = Evaluation(config)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(workdir))
+        stack.enter_context(lock(workdir))
         checkpoints = Checkpoints(
             workdir, keep=config.checkpoints_to_keep, backup_every=config.backup_every_steps
         )
         state = start_state(config, image_size, checkpoints)
         start = int(state.step)
         if start >= num_steps:
-            logging.info(
-                "Nothing to do: step %d is reached, and %d were asked for", start, num_steps
-            )
+            logging.info("Nothing to do: at step %d of %d", start, num_steps)
             return state
         write_config(config, workdir)
         logging.info(
-            "%d images of A, %d of B, %d pairs an epoch, %d updates in all; %d %s device(s)",
+            "%d images of A, %d of B, %d pairs per epoch, %d updates; %d %s device(s)",
             len(train_a),
             len(train_b),
             pairs_per_epoch,
@@ -86,7 +83,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             jax.default_backend(),
         )
         report = Report(config, workdir, num_steps, evaluation)
-        step_fn = compile_step(config, pairs_per_epoch)
+        step_fn = compile_step(model)
         batches = data.train_batches(
             config,
             train_a,
@@ -117,7 +114,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             if due(config.sample_every_steps) or (config.sample_early and is_early(step)):
                 report.samples(state, batch)
             if due(config.evaluate_every_steps):
-                # Losses that are not finite must not get into a checkpoint.
+                # A loss that is not finite must not get into a checkpoint.
                 report.flush(feed.waited)
                 keep_if_best(checkpoints, state, config, report.evaluate(state))
             if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or signum:
@@ -136,13 +133,13 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
 def keep_if_best(
     checkpoints: Checkpoints, state: TrainState, config: ConfigDict, value: float | None
 ) -> None:
-    """Keeps the checkpoint of a state that is better than all before by the chosen figure.
+    """Keep the checkpoint of a state whose chosen metric is better than all before.
 
     Args:
-        checkpoints: of the run.
-        state: after an update.
-        config: of the run; `evaluation.best` names the figure.
-        value: of that figure; None in processes that compute none.
+        checkpoints: Checkpoints of the run.
+        state: State after an update.
+        config: Configuration of the run; `evaluation.best` names the metric.
+        value: Value of that metric; None in processes that compute none.
     """
     figure = config.evaluation.best
     if not figure:
@@ -158,56 +155,56 @@ def keep_if_best(
 
 
 def is_early(step: int) -> bool:
-    """Whether a step is one to look at when a run is young: 1, 2, ... 100, 110, ... 1000, 1100."""
+    """Return whether `sample_early` samples this step: 1, 2, ... 100, 110, ... 1000, 1100, ..."""
     spacing = 1 if step <= 100 else 10 if step <= 1000 else 100
     return step <= 10_000 and step % spacing == 0
 
 
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
-    """Raises UserError where a folder holds something other than a run of these networks."""
-    kept = workdir / "config.json"
-    if kept.exists():
-        stored = config_lib.read_json(kept)
+    """Raise UserError if a folder holds something other than a run of these networks."""
+    path = workdir / "config.json"
+    if path.exists():
+        stored = config_lib.read_json(path)
         config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
         for line in config_lib.differences(config, stored):
             logging.warning("Changed since the last start of this run: %s", line)
     elif workdir.is_dir() and {path.name for path in workdir.iterdir()} - _OWN:
         raise UserError(
-            f"work directory {workdir} holds files but no config.json of a run; choose an empty "
-            "or a new one"
+            f"work directory {workdir}: expected a run, which has a config.json, or an empty "
+            "folder, got other files; choose another one"
         )
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
-    """Makes the work directory and keeps other runs out of it.
+def lock(workdir: Path) -> Iterator[None]:
+    """Create the work directory and keep other runs out of it.
 
     Raises:
-        UserError: where it cannot be written or another run is at work in it.
+        UserError: It cannot be written, or another run uses it.
     """
     if jax.process_index() != 0:
         yield
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a")
+        file = (workdir / ".lock").open("a")
     except OSError as error:
         raise UserError(f"work directory {workdir} cannot be written: {error.strerror}") from error
-    with lock:
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"work directory {workdir} is in use by another run") from error
         except OSError:
-            logging.warning("%s has no locks: mind that one run alone uses it", workdir)
+            logging.warning("%s does not support locks: start a single run in it", workdir)
         yield
 
 
 def write_config(config: ConfigDict, workdir: Path) -> None:
-    """Leaves the configuration in the work directory, whose file is whole at any time.
+    """Write the configuration to the work directory, atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: It cannot be written.
     """
     if jax.process_index() != 0:
         return
@@ -222,28 +219,26 @@ def write_config(config: ConfigDict, workdir: Path) -> None:
 def start_state(
     config: ConfigDict, image_size: tuple[int, int], checkpoints: Checkpoints
 ) -> TrainState:
-    """The newest own checkpoint, else the networks of `init_from` with new Adams, else scratch."""
-    # It runs once, and compiles in half the time or less, to the same bits.
-    quickly = {"xla_backend_optimization_level": 1}
-    create = jax.jit(functools.partial(create_state, config, image_size), compiler_options=quickly)
+    """Return the newest own checkpoint, else the networks of `init_from`, else a new state."""
+    # Runs once: with few optimisations it compiles in half the time, to the same bits.
+    options = {"xla_backend_optimization_level": 1}
+    create = jax.jit(functools.partial(build_state, config, image_size), compiler_options=options)
     restored = checkpoints.restore(jax.eval_shape(create), config)
     if restored is not None:
-        logging.info("Going on from the checkpoint of step %d", int(restored.step))
+        logging.info("Resuming from the checkpoint of step %d", int(restored.step))
         return restored
-    given = None
+    initial = None
     if config.init_from:
-        given = Checkpoints(Path(config.init_from).expanduser(), read_only=True)
-        step, params = given.restore_params(config)
+        initial = Checkpoints(Path(config.init_from).expanduser(), read_only=True)
+        step, params = initial.restore_params(config)
     state = create()
-    if given is not None:
+    if initial is not None:
         if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, state.params):
-            raise UserError(
-                f"init_from={config.init_from}: its networks are for images of another size"
-            )
+            raise UserError(f"init_from={config.init_from}: its networks take another image size")
         logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
-        # Of this run's precision, and placed like the rest: otherwise the update, compiled for
-        # where it finds the state, would be compiled again for where it leaves it.
-        return state.with_networks(
+        # In this run's precision, and placed like the rest of the state: otherwise the update would
+        # be compiled twice, for where it finds the state and for where it leaves it.
+        return state.with_params(
             jax.tree.map(lambda x, own: jnp.asarray(np.asarray(x), own.dtype), params, state.params)
         )
     logging.info("Starting from scratch")

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import join_processes
 from cyclegan_jax.inference.translator import Network, Translator
 from cyclegan_jax.models.layers import Dropout, Norm, Share, Style
-from cyclegan_jax.state import build_networks
 from cyclegan_jax.step import DEVICE_AXIS, compile_step
 from tests import smallest
 

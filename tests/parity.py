@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import torch_cyclegan
 from cyclegan_jax import image_pool
-from cyclegan_jax.objectives import discriminator_loss, generator_loss
-from cyclegan_jax.state import TrainState, build_networks, create_state
+from cyclegan_jax.losses import discriminator_loss, generator_loss
+from cyclegan_jax.state import TrainState, build_networks, build_state
 from cyclegan_jax.utils import image_io
 from tests import torch_recipes
 from tests.torch_params import to_flax
@@ -112,7 +112,7 @@ def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
 
 def make_state(config: Any, size: int, trainer: torch_cyclegan.Trainer) -> TrainState:
     """Ours, with the trainer's weights. All else but the key is zero at the start."""
-    shapes = jax.eval_shape(functools.partial(create_state, config, (size, size)))
+    shapes = jax.eval_shape(functools.partial(build_state, config, (size, size)))
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None, params=None)
     )

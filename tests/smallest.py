@@ -9,8 +9,8 @@ import functools
 import jax
 import numpy as np
 
+from cyclegan_jax.distributed import place
 from cyclegan_jax.models.generators import GENERATORS, ResNetGenerator
-from cyclegan_jax.step import place
 from tests import states, tiny
 
 SIZE = (16, 16)

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.state import GENERATOR_NAMES, TrainState, create_state, subset
+from cyclegan_jax.state import GENERATORS, TrainState, build_state, subset
 
 
 def start_state(config: Any, size: tuple[int, int]) -> TrainState:
     """A state at step 0 whose parameters are NumPy's; pools and Adams are as they should be."""
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(functools.partial(create_state, config, size))
+    shapes = jax.eval_shape(functools.partial(build_state, config, size))
 
     def fill(shape):
         if jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
@@ -27,5 +27,5 @@ def start_state(config: Any, size: tuple[int, int]) -> TrainState:
     params = jax.tree.map(draw, shapes.params)
     average = None
     if shapes.average is not None:
-        average = jax.tree.map(jnp.copy, subset(params, GENERATOR_NAMES))
+        average = jax.tree.map(jnp.copy, subset(params, GENERATORS))
     return state.replace(params=params, average=average)

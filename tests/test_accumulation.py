@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.distributed import micro_batches
+from cyclegan_jax.build import build_networks
+from cyclegan_jax.distributed import compile_step, micro_batches
+from cyclegan_jax.losses import discriminator_loss
 from cyclegan_jax.models.generators import ResNetGenerator, UNetGenerator
 from cyclegan_jax.models.layers import Share, Style
-from cyclegan_jax.objectives import discriminator_loss
-from cyclegan_jax.state import build_networks
-from cyclegan_jax.step import compile_step
 from tests import smallest
 
 

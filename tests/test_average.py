@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.config import to_json
+from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.inference.translator import Translator
-from cyclegan_jax.state import create_state
-from cyclegan_jax.step import compile_step
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 from tests.states import start_state
@@ -83,10 +83,10 @@ def test_translations_use_it_and_runs_go_on_from_it(tmp_path, states):
     assert same_bits(translator.there.params, state.average["gen_ab"])
     assert same_bits(translator.back.params, state.average["gen_ba"])
     checkpoints = Checkpoints(tmp_path, read_only=True)
-    template = jax.eval_shape(functools.partial(create_state, config, SIZE))
+    template = jax.eval_shape(functools.partial(build_state, config, SIZE))
     assert same_bits(checkpoints.restore(template, config), state)
     assert same_bits(checkpoints.restore_params(config)[1], state.params)
-    assert same_bits(state.shown_params["disc_a"], state.params["disc_a"])
+    assert same_bits(state.inference_params["disc_a"], state.params["disc_a"])
 
 
 @pytest.mark.parametrize("kept", [DECAY, 0.0])
@@ -94,7 +94,7 @@ def test_switching_it_in_a_run_is_refused(tmp_path, kept):
     """In one line, and the checkpoint stays where it is."""
     saved(tmp_path, start_state(averaging_config(kept), SIZE), averaging_config(kept))
     other = averaging_config(DECAY - kept)
-    template = jax.eval_shape(functools.partial(create_state, other, SIZE))
+    template = jax.eval_shape(functools.partial(build_state, other, SIZE))
     with pytest.raises(UserError, match="average_decay"):
         Checkpoints(tmp_path).restore(template, other)
     assert Checkpoints(tmp_path).steps == [0]

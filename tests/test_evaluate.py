@@ -12,13 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import evaluate
+from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import metrics, results
 from cyclegan_jax.evaluation.image_sets import make_sets
 from cyclegan_jax.evaluation.inception import FEATURES
 from cyclegan_jax.evaluation.metrics import Evaluation, best_figure, is_better
 from cyclegan_jax.inference.translator import Translator
-from cyclegan_jax.state import create_state
 from cyclegan_jax.training import keep_if_best
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
@@ -212,7 +212,7 @@ def test_best_checkpoint_stays(config, tmp_path):
     config.evaluation.best = "l1"
     config.generator.width = 2
     options = {"xla_backend_optimization_level": 0}
-    state = jax.jit(lambda: create_state(config, (32, 32)), compiler_options=options)()
+    state = jax.jit(lambda: build_state(config, (32, 32)), compiler_options=options)()
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step, value in enumerate((3.0, 1.0, 2.0, 1.0), 1):
         at_step = state.replace(step=jax.numpy.int32(step))

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.inference.translator import Network, Translator, translate
 from cyclegan_jax.models.generators import build_generator
 from cyclegan_jax.models.layers import Style
-from cyclegan_jax.state import build_networks
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
 from tests.translators import save_run, scaled_translator

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import join_processes
-from cyclegan_jax.state import create_state
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 
@@ -103,6 +103,6 @@ def test_signal_to_one_process_stops_both(tmp_path):
     config = tiny.get_config()
     config.generator.blocks = 1
     config.generator.width = config.discriminator.width = 2
-    state = checkpoints.restore(jax.eval_shape(lambda: create_state(config, (32, 32))), config)
+    state = checkpoints.restore(jax.eval_shape(lambda: build_state(config, (32, 32))), config)
     assert int(state.step) == int(steps[0])
     assert np.isfinite(state.params["gen_ab"]["stem"]["kernel"]).all()

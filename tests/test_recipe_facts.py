@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from cyclegan_jax.schedules import learning_rate, total_epochs  # noqa: E402
-from cyclegan_jax.state import build_networks, count_parameters, create_state  # noqa: E402
+from cyclegan_jax.state import build_networks, build_state, count_parameters  # noqa: E402
 from tests import parity, torch_recipes  # noqa: E402
 
 # Recipe: (side of its images, parameters of a generator, of a discriminator, sides of scores).
@@ -38,7 +38,7 @@ def test_parameters_and_score_maps(name):
     side, of_generator, of_discriminator, maps = SIZES[name]
     config = parity.recipe(name)
     assert config.data.crop_size == side
-    shapes = jax.eval_shape(functools.partial(create_state, config, (side, side))).params
+    shapes = jax.eval_shape(functools.partial(build_state, config, (side, side))).params
     counts = {network: count_parameters(tree) for network, tree in shapes.items()}
     assert counts == dict.fromkeys(("gen_ab", "gen_ba"), of_generator) | dict.fromkeys(
         ("disc_a", "disc_b"), of_discriminator

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax.objectives import discriminator_loss, generate, generator_loss  # noqa: E402
+from cyclegan_jax.losses import discriminator_loss, generate, generator_loss  # noqa: E402
 from cyclegan_jax.state import build_networks  # noqa: E402
 from cyclegan_jax.step import train_step  # noqa: E402
 from cyclegan_jax.utils import image_io  # noqa: E402

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.state import create_state
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
 def last_state(workdir: Path):
     """Everything in the last checkpoint, as NumPy arrays."""
     config = tiny.get_config()
-    shapes = jax.eval_shape(lambda: create_state(config, (32, 32)))
+    shapes = jax.eval_shape(lambda: build_state(config, (32, 32)))
     state = Checkpoints(workdir, read_only=True).restore(shapes, config)
     state = state.replace(key=jax.random.key_data(state.key))
     return jax.tree.map(np.asarray, state)

@@ -11,9 +11,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from cyclegan_jax import image_pool
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.config import to_json
-from cyclegan_jax.objectives import discriminator_loss, generator_loss
-from cyclegan_jax.state import build_networks
+from cyclegan_jax.losses import discriminator_loss, generator_loss
 from cyclegan_jax.step import compile_step, train_step
 from cyclegan_jax.utils import image_io
 from tests.states import start_state

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from cyclegan_jax.state import build_networks
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.torch_weights.files import read_tensors
 from cyclegan_jax.torch_weights.names import (
     detect_discriminator,

@@ -15,7 +15,7 @@ from benchmarks import torch_networks  # noqa: E402
 from configs import default  # noqa: E402
 from cyclegan_jax import config as config_lib  # noqa: E402
 from cyclegan_jax.checkpoint import Checkpoints  # noqa: E402
-from cyclegan_jax.state import create_state  # noqa: E402
+from cyclegan_jax.state import build_state  # noqa: E402
 from cyclegan_jax.torch_weights.program import check_expressible, main  # noqa: E402
 from cyclegan_jax.training import train  # noqa: E402
 from cyclegan_jax.utils.errors import UserError  # noqa: E402
@@ -135,7 +135,7 @@ def test_a_generator_and_a_discriminator_alone(tmp_path, capsys):
     assert_same(params["gen_ab"], to_flax(gen_ab.state_dict()))
     assert_same(params["disc_a"], to_flax(disc_a.state_dict()))
     quick = {"xla_backend_optimization_level": 1}
-    fresh = jax.jit(lambda: create_state(found, (32, 32)).params, compiler_options=quick)()
+    fresh = jax.jit(lambda: build_state(found, (32, 32)).params, compiler_options=quick)()
     for name in ("gen_ba", "disc_b"):
         jax.tree.map(np.testing.assert_array_equal, params[name], fresh[name])
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cyclegan_jax import data, evaluate
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import truth
-from cyclegan_jax.state import build_networks, create_state
+from cyclegan_jax.state import build_networks, build_state
 from cyclegan_jax.training import is_early, train
 from cyclegan_jax.utils import image_io
 from tests import tiny
@@ -110,7 +110,7 @@ def test_checkpoints_kept_and_last_step_saved(run):
     workdir, state = run
     checkpoints = Checkpoints(workdir, read_only=True)
     assert checkpoints.steps == [10]
-    shapes = jax.eval_shape(lambda: create_state(evaluated_config(), (32, 32)))
+    shapes = jax.eval_shape(lambda: build_state(evaluated_config(), (32, 32)))
     restored = checkpoints.restore(shapes, evaluated_config())
     assert_same(restored.params, state.params)
     assert_same(restored.pools, state.pools)

@@ -15,9 +15,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from cyclegan_jax import config as config_lib
+from cyclegan_jax import ops
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.inference.translator import Network
-from cyclegan_jax.ops import convolution
-from cyclegan_jax.state import build_networks
 from cyclegan_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -61,8 +61,8 @@ def check_installed(name: str, purpose: str) -> None:
 
 def to_float32(network: Network) -> Network:
     """The same computed in float32, whatever it was trained in, and with nothing for gradients."""
-    style = replace(network.generator.style, dtype=jnp.float32)
-    plain = network.generator.clone(style=style, remat=False)
+    config = replace(network.generator.config, dtype=jnp.float32)
+    plain = network.generator.clone(config=config, remat=False)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), network.params)
     return Network(plain, params, network.channels)
 
@@ -83,9 +83,9 @@ def to_stablehlo(network: Network) -> bytes:
         f"batch, {unit}*h, {unit}*w", constraints=[f"h >= {least}", f"w >= {least}"]
     )
 
-    def formed(form: convolution.Form) -> Callable[[Any, Array], Array]:
+    def formed(form: ops.Form) -> Callable[[Any, Array], Array]:
         def apply(params: Any, images: Array) -> Array:
-            with convolution.default_form(form):
+            with ops.default_form(form):
                 return generator.apply({"params": params}, images)
 
         return apply

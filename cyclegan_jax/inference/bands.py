@@ -1,8 +1,8 @@
-"""Maps of features larger than memory would like, computed a band of rows at a time.
+"""Feature maps that exceed the device's memory, computed a band of rows at a time.
 
-A map is kept in the host's memory, or computed from one that is, by layers and norms, whenever its
-rows are needed. Bands have the full width, so layers pad columns as they always do; rows beyond the
-map are what their own padding makes of it, and bands see them only at the top and at the bottom.
+A map is an array in the host's memory, or is computed from one by layers and norms whenever its
+rows are needed. Bands have the full width, so layers pad columns as usual; rows are padded only at
+the top and at the bottom of the map.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.models.layers import Conv, ResizeConv, Style, UpConv
+from cyclegan_jax.models.layers import BatchNorm, Conv, InstanceNorm, NoNorm, ResizeConv, UpConv
 from cyclegan_jax.utils.image_io import to_float
 
 Array = jax.Array
@@ -31,21 +31,21 @@ class Norm(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """What follows a convolution."""
+    """The norm and the activation after a convolution."""
 
     norm: Norm | None
     activation: Activation | None
 
 
 class _Code(NamedTuple):
-    """What the compiler must know of a convolution in a band.
+    """The static description of a convolution in a band.
 
     Attributes:
-        conv: without padding of rows, and without any where pixels are reflected.
-        doubles: whether pixels are doubled before it.
-        pad_mode: what is around the map.
-        margins: rows and columns that are put around a part of the input.
-        rows: that the convolution then sees.
+        conv: The layer without padding of rows, and without any padding if it reflects.
+        doubles: Whether the input is upsampled by 2 first.
+        pad_mode: Value of the padding, as in `jnp.pad`.
+        margins: ((top, bottom), (left, right)) padding of the band.
+        rows: Rows of the padded band that the convolution reads.
     """
 
     conv: Conv | UpConv
@@ -56,30 +56,30 @@ class _Code(NamedTuple):
 
 
 class Layer:
-    """A convolution at its place in a network, for one size of its input."""
+    """A convolution behind an input of known size."""
 
     def __init__(self, conv: Conv | UpConv, params: Params, size: tuple[int, int]):
-        """Takes the layer, its parameters, and height and width of its input."""
+        """Place a layer with its parameters behind an input of (height, width) `size`."""
         self.params = params
         self.conv = conv
         self.scale = 2 if isinstance(conv, ResizeConv) else 1
         self._height = size[0]
         height, width = self.scale * size[0], self.scale * size[1]
         if isinstance(conv, UpConv):
-            # A row of zeros adds nothing to the result.
+            # One row of zeros, which adds nothing to the result.
             self._pads = (1, 1), (0, 0)
             self.size = 2 * height, 2 * width
         else:
-            self._pads = conv._pads(height, width)
+            self._pads = conv.pads(height, width)
             self.size = height // conv.stride, width // conv.stride
 
     def input_for(self, first: int, last: int) -> tuple[int, int, int, _Code]:
-        """What output rows first to last - 1 are computed from.
+        """Find the input rows that output rows first to last - 1 are computed from.
 
         Returns:
-            The first of the input's rows and the one after the last; where in them, with their
-            margins, the convolution begins to see; and its code. All but the first three are alike
-            for outputs of as many rows. Begins at an even row where the input's height is even.
+            The first input row and the one after the last; the row of the padded band where the
+            convolution starts; and its static description, which is equal for bands of equal
+            height. The first input row is even if the input's height is.
         """
         (top, bottom), columns = self._pads
         conv, pad_mode = self.conv, "constant"
@@ -93,12 +93,14 @@ class Layer:
             conv = Conv(
                 conv.features,
                 conv.size,
-                conv.style,
+                conv.config,
                 stride=conv.stride,
                 padding=((0, 0), columns),
                 use_bias=conv.use_bias,
+                normed=conv.normed,
+                parent=None,
             )
-        # So many hold them wherever they begin, and one more for the even start.
+        # Enough for any start, and one more for the even start.
         count = -(-rows // self.scale) + self.scale - 1
         count = min((count + 2) // 2 * 2, self._height)
         start = min(max(begin, 0) // self.scale // 2 * 2, self._height - count)
@@ -107,11 +109,11 @@ class Layer:
 
 
 class Map(NamedTuple):
-    """A map of features: an array, and what is computed from it whenever rows are needed.
+    """A feature map: an array, and the steps computed from it whenever rows are needed.
 
     Attributes:
         kept: [H, W, C]; integers are those of an image and stand for [-1, 1].
-        steps: what is done to it.
+        steps: Layers, norms and activations applied to it.
     """
 
     kept: np.ndarray
@@ -119,47 +121,48 @@ class Map(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width of the map."""
         layers = [step for step in self.steps if isinstance(step, Layer)]
         return layers[-1].size if layers else (self.kept.shape[0], self.kept.shape[1])
 
     def then(self, step: Layer | Finish) -> "Map":
-        """The map after one step more; nothing is computed."""
+        """Return the map after one more step; nothing is computed."""
         return Map(self.kept, (*self.steps, step))
 
     def convolved(self, conv: Conv | UpConv, params: Params) -> "Map":
-        """The map that a layer makes of this; nothing is computed."""
+        """Return the output of a layer on this map; nothing is computed."""
         return self.then(Layer(conv, params, self.size))
 
     def normed(
         self,
-        style: Style,
+        norm: NoNorm | InstanceNorm | BatchNorm,
         params: Mapping[str, Array],
         activation: Activation | None,
         rows: int,
         into: np.ndarray | None,
     ) -> "Map":
-        """The map after a norm, whose statistics are computed, and an activation.
+        """Return the map after a norm, whose statistics are computed, and an activation.
 
         Args:
-            style: names the norm.
-            params: its scale and bias, where it has them.
-            activation: what follows it.
-            rows: to compute at a time.
-            into: where this map, from before the norm, is kept; None keeps where it comes from.
+            norm: The norm's module.
+            params: Its scale and bias, if it has them.
+            activation: Applied after it.
+            rows: Rows computed at a time.
+            into: Array to keep this map in, as it is before the norm; None keeps its origin.
         """
-        norm = None
-        if style.norm != "none":
+        affine = None
+        if not isinstance(norm, NoNorm):
             mean, variance = self.write(rows, into)
-            factor = 1 / np.sqrt(variance + 1e-5) * np.asarray(params.get("scale", 1.0))
+            factor = 1 / np.sqrt(variance + norm.epsilon) * np.asarray(params.get("scale", 1.0))
             offset = np.broadcast_to(params.get("bias", 0.0), factor.shape)
-            norm = Norm(*(np.asarray(x, style.param_dtype) for x in (mean, factor, offset)))
+            dtype = norm.config.param_dtype
+            affine = Norm(*(np.asarray(x, dtype) for x in (mean, factor, offset)))
         elif into is not None:
             self.write(rows, into)
-        return (self if into is None else Map(into)).then(Finish(norm, activation))
+        return (self if into is None else Map(into)).then(Finish(affine, activation))
 
     def write(self, rows: int, into: np.ndarray | None) -> Moments:
-        """Computes the whole map and writes it into an array, perhaps its own, if one is given.
+        """Compute the whole map and write it to an array, which may be its own, if one is given.
 
         Returns:
             Mean and variance of its channels, in float64.
@@ -170,7 +173,7 @@ class Map(NamedTuple):
                 into[band] = values
             means.append(mean)
             variances.append(variance)
-        # Rows have the same length: what varies is within them or between their means.
+        # Rows have equal length: the variance is that within rows plus that between their means.
         mean = np.concatenate(means).astype(np.float64)
         variance = np.concatenate(variances).mean(0, dtype=np.float64) + mean.var(0)
         return mean.mean(0), variance
@@ -178,15 +181,15 @@ class Map(NamedTuple):
     def bands(
         self, rows: int, *, in_place: bool = False
     ) -> Iterator[tuple[slice, np.ndarray, Moments]]:
-        """Computes the map from top to bottom, an even number of rows at a time.
+        """Compute the map from top to bottom, an even number of rows at a time.
 
         Args:
-            rows: of this map, or of the one before a layer that makes it half the size.
-            in_place: whether bands may be written to where they came from: then the next one's
-                input is copied before a band is handed out.
+            rows: Rows of this map, or of the input of a layer that halves it.
+            in_place: Whether the caller may overwrite the rows that a band is computed from: then
+                the next band's input is copied before a band is yielded.
 
         Yields:
-            Which rows, their values [rows, W, C], and mean and variance [rows, C] of each.
+            The rows, their values [rows, W, C], and mean and variance [rows, C] of each row.
         """
         height = self.size[0]
         convs = [step.conv for step in self.steps if isinstance(step, Layer)]
@@ -196,7 +199,7 @@ class Map(NamedTuple):
         reading = self._read(0, rows, in_place)
         for start in range(0, height, rows):
             computed = _compute(*reading)
-            # All bands are of one size, for one compilation: the last may begin in the one before.
+            # Bands have one size, for one compilation: the last may overlap the one before.
             if start + rows < height:
                 first = min(start + rows, height - rows)
                 reading = self._read(first, first + rows, in_place)
@@ -205,7 +208,7 @@ class Map(NamedTuple):
             yield slice(start, start + len(values)), values, (mean, variance)
 
     def _read(self, first: int, last: int, copy: bool) -> tuple[tuple, list, np.ndarray]:
-        """The arguments with which `_compute` makes rows first to last - 1."""
+        """Return the arguments with which `_compute` computes rows first to last - 1."""
         codes: list[_Code | Activation | None] = []
         arguments: list[Any] = []
         for step in reversed(self.steps):
@@ -226,7 +229,7 @@ class Map(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _compute(codes: tuple, arguments: list, part: Array) -> tuple[Array, Array, Array]:
-    """Rows of a map [rows, W, C], and mean and variance [rows, C] of each."""
+    """Compute rows of a map [rows, W, C], and mean and variance [rows, C] of each."""
     x = part[None]
     for code, argument in zip(codes, arguments, strict=True):
         x = (_convolve if isinstance(code, _Code) else _finish)(code, argument, x)
@@ -243,7 +246,7 @@ def _convolve(code: _Code, argument: tuple[Params, Array], x: Array) -> Array:
     x = jnp.pad(x, ((0, 0), *code.margins, (0, 0)), mode=code.pad_mode)
     x = jax.lax.dynamic_slice_in_dim(x, begin, code.rows, axis=1)
     y: Any = code.conv.apply({"params": params}, x)
-    # The outer two rows lack what the next row of the input adds to them.
+    # The outer two rows lack the contribution of the next input row.
     return y[:, 2:-2] if isinstance(code.conv, UpConv) else y
 
 

@@ -1,14 +1,13 @@
-"""ResNet generators applied to large images in bounded memory, a band of rows at a time.
+"""Generators applied to large images in bounded memory, a band of rows at a time.
 
 The result is that of the generator itself, up to rounding. Norms use the statistics of the whole
-image: a layer is computed for all bands before the next begins, and the means and variances of
-its rows are put together in between. Maps are kept in the host's memory as convolutions made them;
-the norm that follows is applied whenever they are read. The two largest, after the first layer and
-before the last, are not kept but computed twice: once for their statistics and once for use. In the
-trunk two maps are alive at a time.
+image: a layer is computed for all bands before the next begins, and the means and variances of its
+rows are combined in between. Maps are kept in the host's memory as convolutions left them; the norm
+that follows is applied whenever they are read. Maps of the image's full size are not kept but
+computed twice, once for their statistics and once for use. In the residual blocks two maps are
+alive at a time.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -16,88 +15,125 @@ import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax.inference.bands import Finish, Map
-from cyclegan_jax.models.generators import Generator, ResNetGenerator
-from cyclegan_jax.models.layers import Conv, UpConv
+from cyclegan_jax.models.forward import Activation, LayerFactory
+from cyclegan_jax.models.layers import BatchNorm, InstanceNorm, LayerConfig, NoNorm
 from cyclegan_jax.utils.errors import UserError
 
 Array = jax.Array
 Params = Any
-FEWEST_ROWS = 16
+MIN_ROWS = 16
 
 
-def check_tiles(generator: Generator, rows: int) -> None:
-    """Raises UserError unless the generator can be applied in bands of so many rows."""
-    if not isinstance(generator, ResNetGenerator):
-        raise UserError("tiles need a ResNet: a U-Net keeps maps of all sizes until its end")
-    if rows < FEWEST_ROWS:
-        raise UserError(f"tiles of {rows} rows; at least {FEWEST_ROWS} were expected")
+def check_tiling(generator: Any, rows: int) -> None:
+    """Raise UserError unless the generator can be applied in bands of `rows` rows."""
+    name = type(generator).__name__
+    if not getattr(generator, "supports_tiling", False):
+        raise UserError(f"tile: {name} does not support tiling; expected a ResNet generator")
+    norm = generator.config.build_norm(parent=None)
+    if not isinstance(norm, NoNorm | InstanceNorm | BatchNorm):
+        raise UserError(f"tile: {type(norm).__name__} does not support tiling")
+    if rows < MIN_ROWS:
+        raise UserError(f"tile: expected at least {MIN_ROWS} rows, got {rows}")
 
 
-def translate_in_bands(
-    generator: Generator, params: Params, image: np.ndarray, rows: int
-) -> np.ndarray:
-    """One generator's output for one image, without dropout: `inference.translate` in bands.
+def translate_in_bands(generator: Any, params: Params, image: np.ndarray, rows: int) -> np.ndarray:
+    """Apply a generator to one image, without dropout: `translator.translate` in bands.
 
     With two levels at most 3/4 H W width numbers are kept at a time, a map of half the size and one
     of a quarter, and computing a band takes a few arrays of rows x W x width.
 
     Args:
-        generator: a ResNet.
-        params: its parameters.
-        image: [H, W, C], uint8, uint16 or float in [-1, 1]; H and W that the generator takes.
-        rows: of a map that are computed at a time, of large maps as of small ones.
+        generator: A generator that passes `check_tiling`.
+        params: Its parameters.
+        image: [H, W, C], uint8, uint16 or float in [-1, 1], of a size that the generator takes.
+        rows: Rows of a map that are computed at a time, of large maps as of small ones.
 
     Returns:
         Float [H, W, C'] in [-1, 1].
 
     Raises:
-        UserError: as `check_tiles`.
+        UserError: As `check_tiling`.
     """
-    check_tiles(generator, rows)
-    assert isinstance(generator, ResNetGenerator)
-    style = generator.style
-    rows -= rows % 2
-    bias = generator.outer_bias and not style.norm_replaces_bias
-    widths = [generator.width * 2**i for i in range(generator.levels + 1)]
-    end = functools.partial(Conv, size=7, style=style, padding=3, pad_mode="reflect")
-
-    def layer(x: Map, conv: Conv | UpConv, name: str, *, keep: bool) -> Map:
-        x = x.convolved(conv, params[name])
-        into = np.empty((*x.size, conv.features), style.dtype) if keep else None
-        return x.normed(style, params.get(f"{name}_norm", {}), generator.activation, rows, into)
-
-    x = layer(Map(image), end(widths[0], use_bias=bias), "stem", keep=False)
-    for i, features in enumerate(widths[1:]):
-        down = generator.down(features, style=style, use_bias=bias)
-        x = layer(x, down, f"down_{i}", keep=True)
-    x.write(rows, x.kept)
-    x = Map(x.kept)
-    _apply_blocks(generator, params, x.kept, rows)
-    for i, features in enumerate(reversed(widths[:-1])):
-        up = generator.up(features, style=style, use_bias=bias)
-        x = layer(x, up, f"up_{i}", keep=i + 1 < generator.levels)
-    x = x.convolved(end(generator.channels), params["head"]).then(Finish(None, _to_image))
-    output = np.empty((*x.size, generator.channels), style.param_dtype)
-    x.write(rows, output)
+    check_tiling(generator, rows)
+    ops = BandOps(generator.config, params, image.shape[:2], rows - rows % 2)
+    x = generator.forward(ops, Map(image))
+    output = np.empty((*x.size, generator.channels), generator.config.param_dtype)
+    x.write(ops.rows, output)
     return output
 
 
-def _apply_blocks(generator: ResNetGenerator, params: Params, trunk: np.ndarray, rows: int) -> None:
-    """Puts the trunk [H, W, C] through the residual blocks, in place."""
-    style = generator.style
-    bias = not style.norm_replaces_bias
-    conv = Conv(trunk.shape[2], 3, style, padding=1, pad_mode="reflect", use_bias=bias)
-    branch = np.empty_like(trunk)
-    for i in range(generator.blocks):
-        block = params[f"block_{i}"]
-        x = Map(trunk)
-        for j in range(generator.block_convolutions):
-            activation = generator.activation if j == 0 else None
-            x = x.convolved(conv, block[f"conv_{j}"])
-            x = x.normed(style, block.get(f"norm_{j}", {}), activation, rows, branch)
-        for band, values, _ in x.bands(rows):
-            trunk[band] += values
+class BandOps:
+    """The operations of `models.forward.Ops` on maps that are computed in bands.
+
+    Attributes:
+        config: Settings of all layers.
+        params: Parameters of the network, or of a block.
+        image_size: Height and width of the image.
+        rows: Rows that are computed at a time.
+        buffer: Array that all maps are written to, inside a block; None outside.
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        params: Params,
+        image_size: tuple[int, ...],
+        rows: int,
+        buffer: np.ndarray | None = None,
+    ):
+        self.config = config
+        self.params = params
+        self.image_size = image_size
+        self.rows = rows
+        self.buffer = buffer
+        self._block_buffer: np.ndarray | None = None
+
+    def layer(
+        self,
+        x: Map | list[Map],
+        conv: LayerFactory,
+        name: str,
+        *,
+        norm: str | None = None,
+        activation: Activation | None = None,
+        pre_activation: Activation | None = None,
+        dropout: float = 0.0,
+    ) -> Map:
+        """Implement `Ops.layer`; dropout is left out."""
+        if isinstance(x, list) or pre_activation is not None:
+            raise UserError("tile: skip connections and activations before a layer are unsupported")
+        layer = conv(parent=None, normed=norm is not None)
+        x = x.convolved(layer, self.params[name])
+        if norm is None:
+            return x if activation is None else x.then(Finish(None, activation))
+        into = self.buffer
+        if into is None and x.size != tuple(self.image_size):
+            into = np.empty((*x.size, layer.features), self.config.dtype)
+        module = self.config.build_norm(parent=None)
+        return x.normed(module, self.params.get(norm, {}), activation, self.rows, into)
+
+    def block(self, x: Map, block: LayerFactory, name: str) -> Map:
+        """Implement `Ops.block`: x's array is overwritten with the result."""
+        if x.steps:
+            x.write(self.rows, x.kept)
+            x = Map(x.kept)
+        if self._block_buffer is None or self._block_buffer.shape != x.kept.shape:
+            self._block_buffer = np.empty_like(x.kept)
+        ops = BandOps(
+            self.config, self.params[name], self.image_size, self.rows, self._block_buffer
+        )
+        return block(parent=None).forward(ops, x)
+
+    def add(self, x: Map, y: Map) -> Map:
+        """Implement `Ops.add`: x's array is overwritten with the result."""
+        for band, values, _ in y.bands(self.rows):
+            x.kept[band] += values
+        return x
+
+    def output(self, x: Map) -> Map:
+        """Implement `Ops.output`."""
+        return x.then(Finish(None, _output))
 
 
-def _to_image(x: Array) -> Array:
+def _output(x: Array) -> Array:
     return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))

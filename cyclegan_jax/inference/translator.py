@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.inference.prepare import Prepared, finish, prepare
-from cyclegan_jax.inference.tiling import check_tiles, translate_in_bands
-from cyclegan_jax.state import build_networks
+from cyclegan_jax.inference.tiling import check_tiling, translate_in_bands
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import read_image, to_float
 
@@ -25,7 +25,7 @@ def translate(generator: Any, params: Any, images: Array) -> Array:
     """One generator's output, without dropout.
 
     Args:
-        generator: a Flax module of `state.build_networks`.
+        generator: a Flax module of `build.build_networks`.
         params: its parameters.
         images: float [B, H, W, C] in [-1, 1]; H and W that the generator takes.
 
@@ -96,7 +96,7 @@ class Translator:
         if batch_size < 1:
             raise UserError(f"a batch size of {batch_size}; at least 1 was expected")
         if tile is not None:
-            check_tiles(there.generator, tile)
+            check_tiling(there.generator, tile)
         self.there = there
         self.back = back
         self.step = step
@@ -232,7 +232,7 @@ class Translator:
             images: there are.
             batch_size: on a device; by default the translator's.
         """
-        if self.there.generator.style.norm == "batch" or self._in_bands(height):
+        if self.there.generator.mixes_images or self._in_bands(height):
             return 1
         batch_size, devices = batch_size or self.batch_size, jax.local_device_count()
         if images < devices:

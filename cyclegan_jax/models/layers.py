@@ -1,142 +1,140 @@
-"""The layers that all networks are made of: convolutions, norms, initialisers, dropout.
+"""Layers of the networks: convolutions, norms, initialisers, dropout.
 
-Convolution kernels are stored as [height, width, in, out]; images are [B, H, W, C].
+Images and feature maps are [B, H, W, C]; kernels are [height, width, in, out].
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cyclegan_jax.ops import convolution
-from cyclegan_jax.ops.norm import normalise
-
-NORMS = ("instance", "instance_affine", "batch", "none")
-INITIALIZERS = ("normal", "xavier", "kaiming", "orthogonal")
+from cyclegan_jax import ops
+from cyclegan_jax.utils.registry import lookup
 
 Array = jax.Array
 Padding = int | tuple[tuple[int, int], tuple[int, int]] | Literal["same"]
+PadMode = Literal["zero", "reflect"]
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which rows of a whole batch a computation has: a device's, and of those a micro-batch's.
+class LayerConfig:
+    """Settings that all layers of a network share.
 
     Attributes:
-        axis_name: the device axis that the batch is split over, if any.
-        part: which micro-batch of the device's, from 0.
-        parts: how many micro-batches the device has.
-    """
-
-    axis_name: str | None = None
-    part: Array | int = 0
-    parts: int = 1
-
-
-WHOLE_BATCH = Share()
-
-
-@dataclass(frozen=True)
-class Style:
-    """What all layers of a network have in common.
-
-    Attributes:
-        norm: one of `NORMS`. Instance norm has no scale or offset unless it is called affine; batch
-            norm has both and uses the statistics of the batch, in training and after it.
-        init: one of `INITIALIZERS`.
-        gain: standard deviation of `normal`, factor of `xavier` and `orthogonal`.
-        dtype: of activations and convolutions. Parameters are float32, or float64 with it.
-        share: which part of a whole batch the networks are given. Dropout masks are those of the
-            whole batch; its statistics are those of all devices, but of one micro-batch.
+        norm: A name of `NORMS`.
+        init: A name of `INITIALIZERS`, for kernels.
+        gain: Standard deviation of `normal`, factor of `xavier` and `orthogonal`.
+        dtype: Type of activations and convolutions. Parameters are float32, or float64 with it.
+        axis_name: The device axis over which the batch is sharded, for batch norm. None outside
+            training and on a single device.
     """
 
     norm: str = "instance"
     init: str = "normal"
     gain: float = 0.02
     dtype: Any = jnp.float32
-    share: Share = WHOLE_BATCH
+    axis_name: str | None = None
 
     @property
     def param_dtype(self) -> Any:
-        """Type of the parameters."""
+        """Type of parameters, norm statistics and network outputs."""
         return jnp.promote_types(self.dtype, jnp.float32)
 
     @property
-    def norm_replaces_bias(self) -> bool:
-        """Whether convolutions before a norm go without bias, as in the original."""
-        return self.norm in ("batch", "none")
+    def norm_class(self) -> Any:
+        """The class, or a partial of it, that `norm` refers to."""
+        return lookup("norm", self.norm, NORMS)
+
+    def build_norm(self, **fields: Any) -> Any:
+        """Build the norm layer that `norm` refers to."""
+        return self.norm_class(config=self, **fields)
+
+    @property
+    def bias_before_norm(self) -> bool:
+        """Whether convolutions followed by a norm have a bias parameter."""
+        return self.build_norm(parent=None).keeps_bias
 
 
-def initializer(name: str, gain: float, *, transposed: bool = False) -> Callable[..., Array]:
-    """An initialiser for kernels [h, w, in, out] with the fans that PyTorch counts.
+def _scaled_normal(deviation: Callable[[float, float, float], float]) -> Callable[..., Any]:
+    def build(gain: float, transposed: bool) -> Callable[..., Array]:
+        def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+            height, width, channels_in, channels_out = shape
+            fans = height * width * channels_in, height * width * channels_out
+            fan_in, fan_out = fans[::-1] if transposed else fans
+            noise = jax.random.normal(key, tuple(shape), dtype)
+            return deviation(gain, fan_in, fan_out) * noise
 
-    PyTorch stores a transposed convolution as [in, out, h, w] and takes the second axis for the
-    incoming one, so the two fans change places there; the original's networks inherit that.
-    """
+        return init
 
-    def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        height, width, channels_in, channels_out = shape
-        fan_in, fan_out = height * width * channels_in, height * width * channels_out
-        if transposed:
-            fan_in, fan_out = fan_out, fan_in
-        if name == "orthogonal":
-            axis = 2 if transposed else 3
-            return nn.initializers.orthogonal(gain, column_axis=axis)(key, shape, dtype)
-        deviation = {
-            "normal": gain,
-            "xavier": gain * math.sqrt(2.0 / (fan_in + fan_out)),
-            "kaiming": math.sqrt(2.0 / fan_in),
-        }[name]
-        return deviation * jax.random.normal(key, tuple(shape), dtype)
+    return build
 
-    return init
+
+def _orthogonal(gain: float, transposed: bool) -> Callable[..., Array]:
+    return nn.initializers.orthogonal(gain, column_axis=2 if transposed else 3)
+
+
+# Kernel initialisers: (gain, transposed) -> initialiser of a kernel [h, w, in, out]. Fans are
+# PyTorch's: it stores a transposed convolution as [in, out, h, w] and takes the second axis for the
+# incoming one, so fan-in and fan-out trade places there, also in the original CycleGAN.
+INITIALIZERS: dict[str, Callable[[float, bool], Callable[..., Array]]] = {
+    "normal": _scaled_normal(lambda gain, fan_in, fan_out: gain),
+    "xavier": _scaled_normal(
+        lambda gain, fan_in, fan_out: gain * math.sqrt(2 / (fan_in + fan_out))
+    ),
+    "kaiming": _scaled_normal(lambda gain, fan_in, fan_out: math.sqrt(2 / fan_in)),
+    "orthogonal": _orthogonal,
+}
+
+
+def initializer(config: LayerConfig, *, transposed: bool = False) -> Callable[..., Array]:
+    """Return the kernel initialiser of a configuration."""
+    return lookup("init.name", config.init, INITIALIZERS)(config.gain, transposed)
 
 
 class Conv(nn.Module):
-    """Convolution of a square kernel, as PyTorch's Conv2d.
+    """Convolution with a square kernel, as PyTorch's Conv2d.
 
     Attributes:
-        features: output channels.
-        size: side of the kernel.
+        features: Output channels.
+        size: Height and width of the kernel.
         stride: 1 or 2.
-        padding: pixels on every side, or ((top, bottom), (left, right)), or "same": as many that
-            the output has ceil(side / stride) pixels, an odd one at the end (Keras and Paddle).
-        pad_mode: what is added, zero or reflect.
-        use_bias: whether there is an offset, 0 at first.
-        normed: whether a norm follows. That takes an offset away again, so none is added (see
-            `_with_bias`).
+        padding: Pixels on every side, ((top, bottom), (left, right)), or "same": as many as give
+            ceil(side / stride) outputs, the odd one at the end (Keras and Paddle).
+        pad_mode: Value of the padding: zeros, or the reflected image.
+        use_bias: Whether the layer has a bias, zero at first.
+        normed: Whether a norm follows (see `_add_bias`).
     """
 
     features: int
     size: int
-    style: Style
+    config: LayerConfig
     stride: int = 1
     padding: Padding = 0
-    pad_mode: Literal["zero", "reflect"] = "zero"
+    pad_mode: PadMode = "zero"
     use_bias: bool = True
     normed: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to [B, H', W', features], in the style's dtype."""
-        style = self.style
+        """Map [B, H, W, C] to [B, H', W', features] of the configured dtype."""
+        config = self.config
         shape = (self.size, self.size, x.shape[-1], self.features)
-        init = initializer(style.init, style.gain)
-        kernel = self.param("kernel", init, shape, style.param_dtype)
-        y = convolution.convolve(
-            x.astype(style.dtype),
-            kernel.astype(style.dtype),
+        kernel = self.param("kernel", initializer(config), shape, config.param_dtype)
+        y = ops.convolve(
+            x.astype(config.dtype),
+            kernel.astype(config.dtype),
             stride=self.stride,
-            padding=self._pads(x.shape[1], x.shape[2]),
+            padding=self.pads(x.shape[1], x.shape[2]),
             pad_mode=self.pad_mode,
         )
-        return _with_bias(self, y)
+        return _add_bias(self, y)
 
-    def _pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    def pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return ((top, bottom), (left, right)) padding for an input of this size."""
         if isinstance(self.padding, int):
             return ((self.padding, self.padding),) * 2
         if self.padding != "same":
@@ -150,13 +148,13 @@ class Conv(nn.Module):
 
 
 class ResizeConv(Conv):
-    """A convolution of the image with every pixel doubled in both directions.
+    """Nearest-neighbour upsampling by 2, then a convolution.
 
-    In place of a transposed convolution it leaves no checkerboard (Odena et al. 2016).
+    Used in place of a transposed convolution, it leaves no checkerboard (Odena et al. 2016).
     """
 
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to [B, 2H, 2W, features] where the padding keeps the size."""
+        """Map [B, H, W, C] to [B, 2H, 2W, features] if the padding keeps the size."""
         batch, height, width, channels = x.shape
         doubled = jnp.broadcast_to(
             x[:, :, None, :, None], (batch, height, 2, width, 2, channels)
@@ -168,127 +166,162 @@ class UpConv(nn.Module):
     """Transposed convolution of stride 2 that doubles height and width.
 
     Attributes:
-        features: output channels.
-        size: side of the kernel, 3 or 4.
-        crop: rows and columns dropped at the start and at the end of the full result. (1, 0) for
-            size 3 is PyTorch's padding 1 with output padding 1; (1, 1) for size 4 its padding 1;
-            (0, 1) for size 3 is the SAME of Keras and Paddle.
-        use_bias: whether there is an offset, 0 at first.
-        normed: whether a norm follows, as in `Conv`.
+        features: Output channels.
+        size: Height and width of the kernel, 3 or 4.
+        crop: Rows and columns cropped at the start and at the end of the full result: (1, 0) for
+            size 3 is PyTorch's padding 1 with output padding 1, (1, 1) for size 4 its padding 1,
+            (0, 1) for size 3 "same" in Keras and Paddle.
+        use_bias: Whether the layer has a bias, zero at first.
+        normed: Whether a norm follows (see `_add_bias`).
     """
 
     features: int
     size: int
-    style: Style
+    config: LayerConfig
     crop: tuple[int, int] = (1, 0)
     use_bias: bool = True
     normed: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to [B, 2H, 2W, features], in the style's dtype."""
-        style = self.style
+        """Map [B, H, W, C] to [B, 2H, 2W, features] of the configured dtype."""
+        config = self.config
         shape = (self.size, self.size, x.shape[-1], self.features)
-        init = initializer(style.init, style.gain, transposed=True)
-        kernel = self.param("kernel", init, shape, style.param_dtype)
-        y = convolution.convolve_transposed(
-            x.astype(style.dtype), kernel.astype(style.dtype), crop=self.crop
+        init = initializer(config, transposed=True)
+        kernel = self.param("kernel", init, shape, config.param_dtype)
+        y = ops.convolve_transposed(
+            x.astype(config.dtype), kernel.astype(config.dtype), crop=self.crop
         )
-        return _with_bias(self, y)
+        return _add_bias(self, y)
 
 
-def _with_bias(layer: Conv | UpConv, y: Array) -> Array:
-    """What a layer gives: y, [B, H, W, features], with the layer's offset where that matters.
+def _add_bias(layer: Conv | UpConv, y: Array) -> Array:
+    """Add the layer's bias to y, [B, H, W, features], unless a norm removes it again.
 
-    Where a norm takes it away again the offset is a parameter all the same, for the original has
-    it, but is not added. The gradient, 0 in theory, would be what rounding leaves of it, which Adam
-    scales up until the offset wanders; in bfloat16 large ones then drown the activations.
+    Before a norm the bias remains a parameter, since the original has it, but is not added: its
+    gradient, zero in theory, would be rounding error that Adam scales up until the bias wanders,
+    and in bfloat16 a large one drowns the activations.
     """
     if not layer.use_bias:
         return y
-    dtype = layer.style.param_dtype
+    dtype = layer.config.param_dtype
     bias = layer.param("bias", nn.initializers.zeros_init(), (layer.features,), dtype)
-    if layer.normed and layer.style.norm != "none":
+    if layer.normed and layer.config.build_norm(parent=None).removes_bias:
         return y
-    # Widened first, so that its gradient, a sum over all pixels, is too.
+    # In the wider type, so that the bias's gradient, a sum over all pixels, is computed in it too.
     return (y.astype(dtype) + bias).astype(y.dtype)
 
 
-class Norm(nn.Module):
-    """Instance norm, batch norm or nothing, by the style; epsilon 1e-5, biased variance.
+class NoNorm(nn.Module):
+    """Identity in place of a norm."""
 
-    Scales begin at N(1, 0.02) in batch norm, as in the original, and at 1 in affine instance norm.
+    config: LayerConfig
+    keeps_bias: ClassVar[bool] = False
+    removes_bias: ClassVar[bool] = False
+    mixes_images: ClassVar[bool] = False
+
+    def __call__(self, x: Array) -> Array:
+        """Return x."""
+        return x
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm (Ulyanov et al. 2016): epsilon 1e-5, biased variance.
+
+    Attributes:
+        affine: Whether it has a scale, 1 at first, and a bias, 0 at first.
     """
 
-    style: Style
+    config: LayerConfig
+    affine: bool = False
+    epsilon: ClassVar[float] = 1e-5
+    # The original keeps the biases of convolutions before instance norm.
+    keeps_bias: ClassVar[bool] = True
+    removes_bias: ClassVar[bool] = True
+    mixes_images: ClassVar[bool] = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to the same shape and dtype; statistics are at least float32."""
-        style = self.style
-        if style.norm == "none":
-            return x
-        if style.norm == "instance":
-            return normalise(x, axes=(1, 2), epsilon=1e-5)
-        wide = x.astype(style.param_dtype)
-        if style.norm == "batch":
-            mean = _over_devices(wide.mean((0, 1, 2)), style.share)
-            variance = _over_devices(jnp.square(wide - mean).mean((0, 1, 2)), style.share)
-            y = (wide - mean) * jax.lax.rsqrt(variance + 1e-5)
-        else:
-            y = normalise(wide, axes=(1, 2), epsilon=1e-5)
-        deviation = 0.02 if style.norm == "batch" else 0.0
-
-        def scale_init(key: Array, shape: Sequence[int], dtype: Any) -> Array:
-            return 1.0 + deviation * jax.random.normal(key, tuple(shape), dtype)
-
-        channels = (x.shape[-1],)
-        scale = self.param("scale", scale_init, channels, style.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros_init(), channels, style.param_dtype)
-        return (y * scale + bias).astype(x.dtype)
+        """Normalise [B, H, W, C] over H and W; statistics are at least float32."""
+        if not self.affine:
+            return ops.normalise(x, axes=(1, 2), epsilon=self.epsilon)
+        y = ops.normalise(x.astype(self.config.param_dtype), axes=(1, 2), epsilon=self.epsilon)
+        return _scale_and_shift(self, y, deviation=0.0).astype(x.dtype)
 
 
-class Dropout(nn.Module):
-    """Zeroes a share of the values and scales the others up, where a `dropout` key is given."""
+class BatchNorm(nn.Module):
+    """Batch norm (Ioffe and Szegedy 2015) with the statistics of the batch, also after training.
 
-    rate: float
-    style: Style
+    The batch is that of all devices. Epsilon is 1e-5, the variance biased; scales start at
+    N(1, 0.02), as in the original.
+    """
+
+    config: LayerConfig
+    epsilon: ClassVar[float] = 1e-5
+    keeps_bias: ClassVar[bool] = False
+    removes_bias: ClassVar[bool] = True
+    mixes_images: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to the same shape and dtype; unchanged after training."""
-        if self.rate == 0.0 or not self.has_rng("dropout"):
-            return x
+        """Normalise [B, H, W, C] over B, H and W; statistics are at least float32."""
+        wide = x.astype(self.config.param_dtype)
+        mean = self._mean(wide)
+        variance = self._mean(jnp.square(wide - mean))
+        y = (wide - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        return _scale_and_shift(self, y, deviation=0.02).astype(x.dtype)
 
-        def draw(shape: tuple[int, ...]) -> Array:
-            return jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
-
-        kept = draw_for_batch(draw, x.shape, self.style.share)
-        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+    def _mean(self, x: Array) -> Array:
+        mean, axis = x.mean((0, 1, 2)), self.config.axis_name
+        return mean if axis is None or self.is_initializing() else jax.lax.pmean(mean, axis)
 
 
-def draw_for_batch(
-    draw: Callable[[tuple[int, ...]], Array], shape: Sequence[int], share: Share
-) -> Array:
-    """What `draw` gives for the whole batch, cut down to the rows of this share of it.
+def _scale_and_shift(norm: InstanceNorm | BatchNorm, y: Array, deviation: float) -> Array:
+    def scale_init(key: Array, shape: Sequence[int], dtype: Any) -> Array:
+        return 1.0 + deviation * jax.random.normal(key, tuple(shape), dtype)
 
-    Drawing for all and keeping one's own makes random numbers independent of how many devices and
-    micro-batches a batch is split over. `shape` is that of the share, rows first.
+    channels, dtype = (y.shape[-1],), norm.config.param_dtype
+    scale = norm.param("scale", scale_init, channels, dtype)
+    bias = norm.param("bias", nn.initializers.zeros_init(), channels, dtype)
+    return y * scale + bias
+
+
+# Norms by name. A norm is a Flax module with a field `config` and the class attributes
+# `keeps_bias` (convolutions before it have a bias parameter), `removes_bias` (it cancels any bias
+# before it) and `mixes_images` (an output depends on other images of the batch).
+NORMS: dict[str, Callable[..., Any]] = {
+    "instance": InstanceNorm,
+    "instance_affine": lambda **fields: InstanceNorm(affine=True, **fields),
+    "batch": BatchNorm,
+    "none": NoNorm,
+}
+
+
+def mixes_images(config: LayerConfig) -> bool:
+    """Return whether the configured norm lets one image of a batch influence another."""
+    return config.build_norm(parent=None).mixes_images
+
+
+def fold_in(keys: Array | None, data: int | Array) -> Array | None:
+    """Derive new keys [B] from the images' keys; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+
+
+def dropout(x: Array, rate: float, keys: Array | None) -> Array:
+    """Set values to zero with probability `rate` and scale the others by 1 / (1 - rate).
+
+    Args:
+        x: [B, H, W, C].
+        rate: In [0, 1).
+        keys: [B], one PRNG key per image, so that masks do not depend on how a batch is split over
+            devices and micro-batches. None after training: x is returned.
     """
-    rows, count, index = shape[0], share.parts, share.part
-    if share.axis_name is not None:
-        index += jax.lax.axis_index(share.axis_name) * count
-        count *= jax.lax.axis_size(share.axis_name)
-    if count == 1:
-        return draw(tuple(shape))
-    whole = draw((rows * count, *shape[1:]))
-    return jax.lax.dynamic_slice_in_dim(whole, index * rows, rows)
-
-
-def _over_devices(value: Array, share: Share) -> Array:
-    return value if share.axis_name is None else jax.lax.pmean(value, share.axis_name)
+    if keys is None or rate == 0.0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def leaky_relu(x: Array) -> Array:
-    """Slope 0.2 below zero, as in every discriminator."""
+    """Leaky ReLU with slope 0.2 below zero, as in every discriminator."""
     return nn.leaky_relu(x, 0.2)

@@ -1,1 +1,11 @@
 """Convolution and normalisation, each in the form its backend runs fast."""
+
+from cyclegan_jax.ops.convolution import (
+    Form,
+    convolve,
+    convolve_transposed,
+    default_form,
+)
+from cyclegan_jax.ops.norm import normalise
+
+__all__ = ["Form", "convolve", "convolve_transposed", "default_form", "normalise"]

@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 from configs import default
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
+from cyclegan_jax.build import build_networks, build_state, check_image_size
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.state import TrainState, create_state
+from cyclegan_jax.state import TrainState
 from cyclegan_jax.torch_weights.files import read_tensors
 from cyclegan_jax.torch_weights.names import (
     Tensors,
@@ -83,15 +84,15 @@ def import_networks(
         config_lib.check(config)
         check_expressible(config)
         size = _image_size(config)
-    config_lib.check_image_size(config, *size)
+    check_image_size(build_networks(config), *size)
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    like = jax.eval_shape(functools.partial(create_state, config, size)).params
+    like = jax.eval_shape(functools.partial(build_state, config, size)).params
     given = {
         name: _naming(files[name], params_from_torch, tensors[name], like[name]) for name in files
     }
 
     def create() -> TrainState:
-        state = create_state(config, size)
+        state = build_state(config, size)
         # Only what is left of it is compiled and computed.
         return state.replace(params={n: p for n, p in state.params.items() if n not in given})
 
@@ -102,7 +103,7 @@ def import_networks(
     except OSError as error:
         raise UserError(f"--workdir {workdir}: cannot be made: {error.strerror}") from error
     checkpoints = Checkpoints(workdir)
-    checkpoints.save(state.with_networks(state.params | given), config)
+    checkpoints.save(state.with_params(state.params | given), config)
     checkpoints.wait()
     checkpoints.close()
     (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
