@@ -1,1 +1,1 @@
-"""What to train, on what, for how long."""
+"""Configurations, one module each, with a function `get_config`."""

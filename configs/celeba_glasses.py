@@ -1,11 +1,17 @@
-r"""Glasses taken off and put on, on the faces of CelebA.
+r"""Glasses removed and added, on the faces of CelebA.
 
     python main.py --config configs/celeba_glasses.py --workdir runs/celeba_glasses \
         --config.data.dir=celeba
 
-Data and system are those of `celeba_hair.py`. Any other attribute of the table, or its absence,
-makes a domain in the same way: `--config.data.attribute_a=Smiling
---config.data.attribute_b=-Smiling`.
+Reproduces: the system of `celeba_hair.py` with another pair of attributes.
+
+Data: as for `celeba_hair.py`. Any other attribute of the table, or its absence, defines a domain in
+the same way: `--config.data.attribute_a=Smiling --config.data.attribute_b=-Smiling`.
+
+Result: sample strips; there is no test set and there are no metrics.
+
+Deviations: those of `celeba_hair.py`. The exercise that this system follows uses another set of
+images, not CelebA's attribute.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +20,7 @@ from configs import celeba_hair
 
 
 def get_config() -> ConfigDict:
-    """Faces with glasses are domain A, those without are B."""
+    """Return the configuration of `celeba_hair` with faces with glasses as A and without as B."""
     config = celeba_hair.get_config()
     config.data.attribute_a = "Eyeglasses"
     config.data.attribute_b = "-Eyeglasses"

@@ -1,17 +1,23 @@
-r"""Black hair into blond and back, on the faces of CelebA.
+r"""Black hair to blond hair and back, on the faces of CelebA.
 
     python main.py --config configs/celeba_hair.py --workdir runs/celeba_hair \
         --config.data.dir=celeba
 
-It expects CelebA (Liu et al. 2015; mmlab.ie.cuhk.edu.hk/projects/CelebA.html, also on Kaggle): the
-faces in `img_align_celeba` and the table `list_attr_celeba.csv` or `.txt`, together in one folder.
-48,472 faces have black hair and 29,980 blond; the rest is left where it is and not used. There is
-no test set: samples show the first training images, and the last strips are the round trips of
-the trained networks.
+Reproduces: the original's networks with reflection padding in every padded layer (transposed
+convolutions have none) and scores through a sigmoid. Discriminators are updated first; there is
+neither an identity loss nor an image pool; one epoch at a low, constant learning rate, in bfloat16.
 
-Generators and discriminators as the original's with every padding by reflection (transposed layers
-have none), scores through a sigmoid. Discriminators move first; neither identity loss nor history
-pool; one epoch at a low, constant learning rate, in bfloat16. Faces are resized to 256x256.
+Data: CelebA (Liu et al. 2015; mmlab.ie.cuhk.edu.hk/projects/CelebA.html, also on Kaggle), with the
+faces in `img_align_celeba` and the table `list_attr_celeba.csv` or `.txt`, together in one folder.
+48,472 faces have black hair and 29,980 blond hair; the others are not used. Faces are resized to
+256x256. There is no test set.
+
+Result: 48,472 updates. Samples show the first training images, and the last strips are the round
+trips of the trained networks. There are no metrics.
+
+Deviations: weights start from N(0, 0.02), as in the original CycleGAN, and images are resized with
+bicubic interpolation. The published code starts from PyTorch's default initialisation and resizes
+bilinearly.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +26,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """11,378,179 parameters in a generator, 2,764,737 in a discriminator."""
+    """Return the configuration (parameters: generator 11,378,179, discriminator 2,764,737)."""
     config = default.get_config()
     config.precision = "bfloat16"
     config.generator.variant = "resnet9_reflect"

@@ -1,22 +1,31 @@
-r"""Photographs of landscapes into the style of a game, after a Keras CycleGAN.
+r"""Photographs of landscapes to the style of a game, after a CycleGAN in Keras.
 
     python main.py --config configs/firewatch.py --workdir runs/firewatch --config.data.dir=FOLDER
 
-It expects photographs in `FOLDER/trainA`, images of the style in `FOLDER/trainB` (screenshots of
-the game Firewatch, say, of which there is no published set), and likewise `testA` and `testB`. All
-are resized straight to 256x256.
+Reproduces: generators of width 32 and discriminators of four strided layers, padding as in Keras,
+instance norm with scale and offset, scores through a sigmoid. Discriminators are updated first.
+Options of the same system:
 
-Generators of width 32 and discriminators of four strided layers, padded as Keras pads, affine
-instance norm, scores through a sigmoid; discriminators move first. Options of the same system:
-
-    a soft label for real           --config.loss.real_label=0.9
+    a soft label for real images    --config.loss.real_label=0.9
     generators that lag behind      --config.generator_updates=5
-    learning rate falling from epoch 101 on   --config.schedule.name=linear
+    linear decay from epoch 101     --config.schedule.name=linear
     identity, every tenth update    --config.loss.identity=0.1
-    up by doubled pixels            --config.generator.variant=resnet9_same_resize
-    one score for the image       --config.discriminator.variant=dense
-    discriminators at two sizes, and deeper generators
+    nearest-neighbour upsampling    --config.generator.variant=resnet9_same_resize
+    one score per image             --config.discriminator.variant=dense
+    discriminators at two sizes, with deeper generators
         --config.discriminator.scales=2 --config.generator.variant=resnet9_same_deep
+
+Data: photographs in `FOLDER/trainA`, images of the style in `FOLDER/trainB` (for example
+screenshots of the game Firewatch; no set is published), and optionally `testA` and `testB`. All
+images are resized to 256x256.
+
+Result: 200 epochs of as many updates as the larger set has images.
+
+Deviations: a discriminator takes one Adam step per batch on real and translated images together,
+the identity loss is part of the generators' step, and the image pool returns older images. In the
+published code a discriminator takes two steps, identity is a step of its own, and the pool returns
+only the newest image. Initialisation and Adam's epsilon are those of the original CycleGAN and of
+Optax, not of Keras, and the epsilon of the instance norm is added to the variance.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +34,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """2,855,811 parameters in a generator, 2,766,529 in a discriminator."""
+    """Return the configuration (parameters: generator 2,855,811, discriminator 2,766,529)."""
     config = default.get_config()
     config.generator.variant = "resnet9_same"
     config.generator.width = 32

@@ -3,18 +3,20 @@ r"""A compact CycleGAN on horses and zebras: short residual blocks, crops of 224
     python main.py --config configs/horse2zebra_224.py --workdir runs/horse2zebra_224 \
         --config.data.dir=horse2zebra
 
-It expects the 256x256 images of the archive `horse2zebra.zip` that the original's authors publish
-(people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets), and beside its folders the lists
-`trainA.txt` and `trainB.txt` with an image a line (`trainA/n02381460_2.jpg`); without lists the
-folders themselves are read. `testA` gives the one image that is shown all the way.
+Reproduces: seven residual blocks of one convolution each, LeakyReLU throughout, instance norm with
+scale and offset, in the discriminators' first layer as well. Discriminators are updated first, the
+learning rate is constant, and there is no image pool.
 
-Seven blocks of one convolution each, LeakyReLU throughout, affine instance norm, also on the
-discriminators' first layer. Discriminators move first; the learning rate is constant; there is no
-history pool. A finished run goes on when it is given more steps: `--config.num_steps=40000`.
+Data: the 256x256 images of the archive `horse2zebra.zip` that the authors of CycleGAN publish
+(people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets), with the lists `trainA.txt` and
+`trainB.txt` beside its folders, one image per line (`trainA/n02381460_2.jpg`). Without lists the
+folders themselves are read. `testA` provides the one image that all samples show.
 
-Three things are otherwise than in the system it follows: both generators move together on the sum
-of their losses, gradients of one update do not leak into the next, and A and B are paired by their
-places in the lists instead of at random once (so that a longer list's end is never seen).
+Result: 20,000 updates. A finished run continues with more: `--config.num_steps=40000`.
+
+Deviations: both generators are updated together on the sum of their losses; gradients of one update
+do not leak into the next; A and B are paired by their position in the lists, not once at random (so
+the end of the longer list is never used).
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +25,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """4,891,523 parameters in a generator, 2,765,761 in a discriminator."""
+    """Return the configuration (parameters: generator 4,891,523, discriminator 2,765,761)."""
     config = default.get_config()
     config.generator.variant = "resnet7_single"
     config.generator.norm = "instance_affine"

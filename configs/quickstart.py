@@ -1,9 +1,14 @@
-"""The built-in set at 64x64 with small networks: a run from nothing to striped shapes.
+"""A first run: small networks on the built-in dataset at 64x64.
 
     python main.py --config configs/quickstart.py --workdir runs/quickstart
 
-About three and a half minutes on two CPU cores. At the end a table compares the start, the end and
-what generators would score that change nothing; `runs/quickstart/samples` has the images.
+Data: built in; nothing is downloaded.
+
+Result: 2,400 updates in about three and a half minutes on two CPU cores. At the end a table
+compares the translations at the start and at the end with those of generators that change nothing
+(see README.md), and `runs/quickstart/samples` has images.
+
+Losses and update are those of the original; networks and schedule are smaller.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +17,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Small networks and a short schedule; losses and update are those of the original."""
+    """Return the configuration: ResNet-3 of width 16, six epochs."""
     config = default.get_config()
 
     config.generator.variant = "resnet3"
