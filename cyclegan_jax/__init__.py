@@ -1,1 +1,46 @@
-"""CycleGAN in JAX: unpaired image-to-image translation (Zhu et al. 2017, arXiv:1703.10593)."""
+"""CycleGAN in JAX and Flax: unpaired image-to-image translation.
+
+The names below are what a notebook needs; they are imported when first used.
+"""
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "get_config": "default_config",
+    "build_model": "build",
+    "build_networks": "build",
+    "build_state": "build",
+    "CycleGAN": "step",
+    "train_step": "step",
+    "compile_step": "distributed",
+    "Translator": "inference.translator",
+    "read_image": "utils.image_io",
+    "write_image": "utils.image_io",
+    "UserError": "utils.errors",
+    "train": "training",
+}
+__all__ = [
+    "CycleGAN",
+    "Translator",
+    "UserError",
+    "build_model",
+    "build_networks",
+    "build_state",
+    "compile_step",
+    "get_config",
+    "read_image",
+    "train",
+    "train_step",
+    "write_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
+from cyclegan_jax.build import build_networks
 from cyclegan_jax.evaluation import results
 from cyclegan_jax.evaluation.metrics import Evaluation, best_figure
 from cyclegan_jax.inference.translator import Translator
@@ -112,7 +113,9 @@ class Report:
         """
         if not self._is_writer:
             return
-        translator = Translator.of(self._config, state.inference_params, int(state.step))
+        translator = Translator.of(
+            build_networks(self._config), state.inference_params, int(state.step)
+        )
         self._strips(translator, self._shown, "samples")
         if self._config.sample_batch:
             first = {domain: batch[domain][: self._config.sample_images] for domain in ("a", "b")}
@@ -143,7 +146,9 @@ class Report:
         if self._evaluation is None or not self._is_writer:
             return None
         step = int(state.step)
-        found = self._evaluation(Translator.of(self._config, state.inference_params, step))
+        found = self._evaluation(
+            Translator.of(build_networks(self._config), state.inference_params, step)
+        )
         self._writer.write_scalars(step, found)
         results.write_figures(self._workdir, step, found)
         best = self._config.evaluation.best

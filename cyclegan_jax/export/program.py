@@ -84,7 +84,7 @@ def export_generator(
         check_installed(name, f"export to {kind}")
     translator = Translator.load(workdir, direction, checkpoint)
     config = config_lib.read_json(Path(workdir).expanduser() / "config.json")
-    trained = Trained(translator.there, config, direction, translator.step)
+    trained = Trained(translator.network, config, direction, translator.step)
     write = {"onnx": _write_onnx, "stablehlo": _write_stablehlo, "safetensors": _write_safetensors}
     try:
         # Beside its place: files are renamed at once only within a file system.

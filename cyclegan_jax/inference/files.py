@@ -186,9 +186,9 @@ def _check_formats(
     translator: Translator, job: Job, *, alpha: bool = False, deep: bool = False
 ) -> None:
     """Raises UserError where a file's format does not hold what is made for it."""
-    made = [(job.translated, translator.back.channels)]
+    made = [(job.translated, translator.reverse_network.channels)]
     if job.back is not None:
-        made.append((job.back, translator.there.channels))
+        made.append((job.back, translator.network.channels))
     for path, channels in made:
         check_writable(path, channels + (alpha and channels in (1, 3)), deep=deep)
 

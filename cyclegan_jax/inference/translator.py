@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cyclegan_jax.build import build_networks
 from cyclegan_jax.inference.prepare import Prepared, finish, prepare
 from cyclegan_jax.inference.tiling import check_tiling, translate_in_bands
+from cyclegan_jax.state import Networks
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import read_image, to_float
 
@@ -22,12 +23,12 @@ DIRECTIONS = ("a_to_b", "b_to_a")
 
 @functools.partial(jax.jit, static_argnums=0)
 def translate(generator: Any, params: Any, images: Array) -> Array:
-    """One generator's output, without dropout.
+    """Apply a generator without dropout.
 
     Args:
-        generator: a Flax module of `build.build_networks`.
-        params: its parameters.
-        images: float [B, H, W, C] in [-1, 1]; H and W that the generator takes.
+        generator: A Flax module of the protocol `models.protocol.Generator`.
+        params: Its parameters.
+        images: Float [B, H, W, C] in [-1, 1], of a size that the generator takes.
 
     Returns:
         Float [B, H, W, C'] in [-1, 1].
@@ -36,14 +37,14 @@ def translate(generator: Any, params: Any, images: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def translate_in_shares(generator: Any, params: Any, images: Array) -> Array:
-    """`translate` of as many images on each device of this process; parameters are on all."""
+def translate_sharded(generator: Any, params: Any, images: Array) -> Array:
+    """Apply `translate` to an equal shard of the images on each device of this process."""
     return jax.shard_map(
         generator.apply,
         mesh=_local_mesh(),
         in_specs=(PartitionSpec(), PartitionSpec("batch")),
         out_specs=PartitionSpec("batch"),
-        check_vma=False,  # which transposed convolutions inside do not pass
+        check_vma=False,  # transposed convolutions do not pass it
     )({"params": params}, images)
 
 
@@ -52,7 +53,7 @@ def _local_mesh() -> Mesh:
 
 
 class Network(NamedTuple):
-    """A generator, its parameters, and the channels of the images it takes."""
+    """A generator, its parameters, and the number of channels of its input."""
 
     generator: Any
     params: Any
@@ -60,49 +61,49 @@ class Network(NamedTuple):
 
 
 class Translator:
-    """One direction of a trained model; images keep their size, depth and alpha.
+    """One direction of a trained model; images keep their size, bit depth and alpha.
 
         translator = Translator.load("runs/mine")
-        images.write_image("zebra.png", translator("horse.png"))
+        write_image("zebra.png", translator("horse.png"))
 
-    Sides that the network does not take are extended by reflection, below and to the right, and
-    cut again. Channels become those of the network's domain, grey or colour, and the result has
-    those of the other domain.
+    Sides that the network does not take are padded by reflection, below and to the right, and
+    cropped again. Channels are converted to those of the network's domain, grey or colour, and the
+    result has those of the other domain.
 
     Attributes:
-        there: the generator that translates.
-        back: the one of the other direction.
-        step: of the checkpoint.
-        batch_size: images of one size computed at a time by each device of this process; results
-            differ by rounding alone.
-        tile: images higher than so many rows are computed in bands of as many, in memory that
-            grows with `tile` x width (see `tiles`); results differ by rounding alone.
+        network: The generator that translates.
+        reverse_network: The generator of the other direction.
+        step: Step of the checkpoint.
+        batch_size: Images of one size that each device of this process computes at a time; results
+            differ by rounding only.
+        tile: Images of more rows than this are computed in bands of `tile` rows, in memory that
+            grows with tile x width (see `tiling`); results differ by rounding only.
     """
 
     def __init__(
         self,
-        there: Network,
-        back: Network,
+        network: Network,
+        reverse_network: Network,
         step: int,
         *,
         batch_size: int = 1,
         tile: int | None = None,
     ):
-        """Takes both networks; `load` finds them.
+        """Combine two networks; `load` finds those of a run.
 
         Raises:
-            UserError: for a batch size below 1, or tiles that the networks do not take.
+            UserError: The batch size is below 1, or the network does not support such tiles.
         """
         if batch_size < 1:
-            raise UserError(f"a batch size of {batch_size}; at least 1 was expected")
+            raise UserError(f"batch size: expected at least 1, got {batch_size}")
         if tile is not None:
-            check_tiling(there.generator, tile)
-        self.there = there
-        self.back = back
+            check_tiling(network.generator, tile)
+        self.network = network
+        self.reverse_network = reverse_network
         self.step = step
         self.batch_size = batch_size
         self.tile = tile
-        self._spread: dict[int, Any] = {}  # parameters on all devices, by network
+        self._replicated: dict[int, Any] = {}  # parameters on all devices, by network
 
     @classmethod
     def load(
@@ -114,31 +115,33 @@ class Translator:
         batch_size: int = 1,
         tile: int | None = None,
     ) -> Self:
-        """The translator of a run.
+        """Load the translator of a run.
 
         Args:
-            workdir: of the run.
-            direction: one of `DIRECTIONS`.
-            checkpoint: latest, best, or a step.
-            batch_size: see the class.
-            tile: see the class.
+            workdir: Work directory of the run.
+            direction: One of `DIRECTIONS`.
+            checkpoint: "latest", "best", or a step.
+            batch_size: See the class.
+            tile: See the class.
 
         Raises:
-            UserError: where there is no such run or checkpoint, it cannot be read, or it takes no
-                tiles.
+            UserError: There is no such run or checkpoint, it cannot be read, or the network does
+                not support tiles.
         """
-        # Here, for all else about generators works where ml_collections is not installed.
+        # Not at the top: everything else here works where ml_collections is not installed.
         from cyclegan_jax import config as config_lib
         from cyclegan_jax.checkpoint import Checkpoints
 
         if direction not in DIRECTIONS:
-            raise UserError(f"direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
+            raise UserError(
+                f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}"
+            )
         folder = Path(workdir).expanduser()
         if not folder.is_dir():
-            raise UserError(f"work directory {folder}: there is no such folder")
+            raise UserError(f"work directory {folder}: no such folder")
         if not (folder / "config.json").is_file() or not (folder / "checkpoints").is_dir():
             raise UserError(
-                f"work directory {folder}: no run in it; config.json and checkpoints were expected"
+                f"work directory {folder}: expected config.json and checkpoints of a run"
             )
         config = config_lib.read_json(folder / "config.json")
         if config.precision == "float64":
@@ -148,59 +151,67 @@ class Translator:
             step, params = checkpoints.restore_params(config, checkpoint, averaged=True)
         finally:
             checkpoints.close()
-        translator = cls.of(config, params, step, batch_size=batch_size, tile=tile)
+        translator = cls.of(build_networks(config), params, step, batch_size=batch_size, tile=tile)
         return translator if direction == "a_to_b" else translator.reverse
 
     @classmethod
-    def of(cls, config: Any, params: dict[str, Any], step: int, **options: Any) -> Self:
-        """The translator from A to B of parameters {gen_ab, gen_ba, ...} at hand.
+    def of(cls, networks: Networks, params: dict[str, Any], step: int, **options: Any) -> Self:
+        """Return the translator from A to B of networks and parameters in memory.
 
-        They may lie on several devices, alike on all. Options are `batch_size` and `tile`.
+        Args:
+            networks: The networks of a model.
+            params: {gen_ab, gen_ba, ...}; may be replicated over devices.
+            step: Step of the parameters.
+            **options: `batch_size` and `tile`.
         """
-        networks = build_networks(config)
-        channels = {"gen_ab": config.data.channels_a, "gen_ba": config.data.channels_b}
-        there, back = (
+        ab, ba = (
             Network(
                 getattr(networks, name),
                 jax.tree.map(lambda x: x.addressable_data(0), params[name]),
-                channels[name],
+                # The input of one generator has the channels of the other's output.
+                getattr(networks, other).channels,
             )
-            for name in ("gen_ab", "gen_ba")
+            for name, other in (("gen_ab", "gen_ba"), ("gen_ba", "gen_ab"))
         )
-        return cls(there, back, step, **options)
+        return cls(ab, ba, step, **options)
 
     @property
     def reverse(self) -> Self:
         """The translator of the other direction."""
-        cls = type(self)
-        return cls(self.back, self.there, self.step, batch_size=self.batch_size, tile=self.tile)
+        return type(self)(
+            self.reverse_network,
+            self.network,
+            self.step,
+            batch_size=self.batch_size,
+            tile=self.tile,
+        )
 
     def __call__(self, images: np.ndarray | str | os.PathLike) -> np.ndarray:
-        """Translates an image, or several of one size.
+        """Translate an image, or several of one size.
 
         Args:
             images: [H, W, C] or [B, H, W, C], uint8 or uint16, or the path of an image.
 
         Returns:
-            The same but for its colours: [H, W, C'] or [B, H, W, C'].
+            [H, W, C'] or [B, H, W, C'] of the same type.
 
         Raises:
-            UserError: the file cannot be read, the array is no image, or its channels are not
-                the network's and cannot be made.
+            UserError: The file cannot be read, the array is no image, or its channels cannot be
+                converted to the network's.
         """
         return self._run(images, round_trip=False)[0]
 
     def round_trip(self, images: np.ndarray | str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-        """Translates as a call does, and brings the result back.
+        """Translate images and translate the result back.
 
-        What is brought back is the network's output as it is in training, with its padding and
-        not rounded to the image's depth.
+        The way back starts from the network's output, padded and not rounded to the image's depth,
+        as in training.
 
         Returns:
-            The translation, and what it is brought back to.
+            The translation, and the reconstruction.
         """
-        there, back = self._run(images, round_trip=True)
-        return there, back
+        translated, reconstructed = self._run(images, round_trip=True)
+        return translated, reconstructed
 
     def _run(self, images: np.ndarray | str | os.PathLike, *, round_trip: bool) -> list[np.ndarray]:
         name = "image"
@@ -209,71 +220,71 @@ class Translator:
         shape = images.shape
         if images.dtype not in (np.uint8, np.uint16) or len(shape) not in (3, 4) or 0 in shape:
             raise UserError(
-                "images are arrays [H, W, C] or [B, H, W, C] of uint8 or uint16, not "
+                "images: expected arrays [H, W, C] or [B, H, W, C] of uint8 or uint16, got "
                 f"{images.dtype} {list(shape)}"
             )
-        several = images if len(shape) == 4 else images[None]
-        size = self.batch_for(self.padded_size(*several.shape[1:3])[0], len(several))
-        made: list[tuple[np.ndarray, ...]] = []
-        for i in range(0, len(several), size):
-            batch = [self.prepare(image, name) for image in several[i : i + size]]
-            outputs = self.apply(batch, fill=size, round_trip=round_trip)
-            made += zip(*(map(finish, batch, np.asarray(x)) for x in outputs), strict=True)
-        return [np.stack(x) if len(shape) == 4 else x[0] for x in zip(*made, strict=True)]
+        batch = images if len(shape) == 4 else images[None]
+        size = self.batch_for(self.padded_size(*batch.shape[1:3])[0], len(batch))
+        results: list[tuple[np.ndarray, ...]] = []
+        for i in range(0, len(batch), size):
+            prepared = [self.prepare(image, name) for image in batch[i : i + size]]
+            outputs = self.apply(prepared, fill=size, round_trip=round_trip)
+            results += zip(*(map(finish, prepared, np.asarray(x)) for x in outputs), strict=True)
+        return [np.stack(x) if len(shape) == 4 else x[0] for x in zip(*results, strict=True)]
 
     def batch_for(self, height: int, images: int, batch_size: int | None = None) -> int:
-        """How many of so many images of this padded height to compute at a time.
+        """Return how many images of one padded size to compute at a time.
 
-        As many on each device, or fewer than there are devices. One where batch norm would let a
-        image change what becomes of another.
+        The same number on each device, or fewer than there are devices; 1 where batch norm would
+        let images influence each other.
 
         Args:
-            height: see `padded_size`.
-            images: there are.
-            batch_size: on a device; by default the translator's.
+            height: Padded height, see `padded_size`.
+            images: Number of images.
+            batch_size: Images per device; by default the translator's.
         """
-        if self.there.generator.mixes_images or self._in_bands(height):
+        if self.network.generator.mixes_images or self._uses_bands(height):
             return 1
         batch_size, devices = batch_size or self.batch_size, jax.local_device_count()
         if images < devices:
             return min(batch_size, images)
         return devices * min(batch_size, images // devices)
 
-    def _in_bands(self, height: int) -> bool:
+    def _uses_bands(self, height: int) -> bool:
         return self.tile is not None and height > self.tile
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size at which an image of this size is computed."""
-        generator = self.there.generator
+        """Return the (height, width) at which an image of this size is computed."""
+        generator = self.network.generator
         unit = generator.granularity
         least = max(generator.smallest, unit)
         return max(-(-height // unit) * unit, least), max(-(-width // unit) * unit, least)
 
     def prepare(self, image: np.ndarray, name: str = "image") -> Prepared:
-        """Makes an image ready for `apply`.
+        """Prepare an image for `apply`.
 
         Args:
             image: [H, W, C], uint8 or uint16.
-            name: what to call it in messages.
+            name: Name of the image in messages.
         """
         size = self.padded_size(*image.shape[:2])
-        return prepare(image, self.there.channels, size, name)
+        return prepare(image, self.network.channels, size, name)
 
     def apply(
         self, batch: Sequence[Prepared], *, fill: int = 1, round_trip: bool = False
     ) -> list[Array | np.ndarray]:
-        """Computes images of one padded size; the device may still be at it on return.
+        """Translate images of one padded size; the device may still be computing on return.
 
         Args:
-            batch: at least one image, at most `batch_for` so many.
-            fill: how many to compute at least, so that a last batch needs no compilation of its
-                own.
-            round_trip: whether to bring the translations back.
+            batch: One to `batch_for` images.
+            fill: Least number of images to compute, so that a last, smaller batch is not compiled
+                separately.
+            round_trip: Whether to translate the results back.
 
         Returns:
-            The translations, and what they are brought back to: float [B, h, w, C'], B >= `fill`.
+            The translations, and the reconstructions: float [B, h, w, C'], B >= `fill`.
         """
-        in_bands = self._in_bands(batch[0].values.shape[0])
+        in_bands = self._uses_bands(batch[0].values.shape[0])
         x: Any
         if in_bands:
             x = batch[0].values[None]
@@ -281,21 +292,21 @@ class Translator:
             indices = range(max(fill, len(batch)))
             x = np.stack([to_float(batch[i % len(batch)].values) for i in indices])
         results = []
-        for network in (self.there, self.back)[: 1 + round_trip]:
+        for network in (self.network, self.reverse_network)[: 1 + round_trip]:
             if in_bands:
                 assert self.tile is not None
                 x = translate_in_bands(network.generator, network.params, x[0], self.tile)[None]
             else:
-                x = self._compute(network, x)
+                x = self._translate(network, x)
             results.append(x)
         return results
 
-    def _compute(self, network: Network, x: Any) -> Array:
-        """On all devices of this process where there are images for each."""
+    def _translate(self, network: Network, x: Any) -> Array:
+        """Translate on all devices of this process, if each gets an equal number of images."""
         devices = jax.local_device_count()
         if devices == 1 or len(x) % devices:
             return translate(network.generator, network.params, x)
-        if id(network) not in self._spread:
+        if id(network) not in self._replicated:
             everywhere = NamedSharding(_local_mesh(), PartitionSpec())
-            self._spread[id(network)] = jax.device_put(network.params, everywhere)
-        return translate_in_shares(network.generator, self._spread[id(network)], x)
+            self._replicated[id(network)] = jax.device_put(network.params, everywhere)
+        return translate_sharded(network.generator, self._replicated[id(network)], x)
