@@ -1,8 +1,8 @@
-"""Trains a CycleGAN: `python main.py --config configs/quickstart.py --workdir runs/quickstart`.
+"""Train a CycleGAN: `python main.py --config configs/quickstart.py --workdir runs/quickstart`.
 
-On several machines, or several processes of one, the same command is started once for each process,
-with `--distributed` under SLURM or Open MPI, else with `--coordinator`, `--num_processes` and
-`--process_id`. All must see the same work directory.
+On several machines, or with several processes on one, start the same command once per process, with
+`--distributed` under SLURM or Open MPI, else with `--coordinator`, `--num_processes` and
+`--process_id`. All processes must see the same work directory.
 """
 
 import logging as standard_logging
@@ -21,18 +21,20 @@ from cyclegan_jax.utils import command
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; given again, the run goes on.")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where several processes train as one."
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file, see configs/.", lock_config=True
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run is resumed.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, for several processes."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process, from 0.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find these three from SLURM or Open MPI.")
 
 
 def main(argv: list[str]) -> None:
-    """Trains."""
+    """Check the configuration, connect the processes and train."""
     del argv
     config = config_lib.from_flag(CONFIG)
     distributed.join_processes(
@@ -42,10 +44,10 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     config_lib.check(config, jax.device_count())
 
-    # Only now, for it takes seconds to load. It writes event files and reads published sets; the
+    # Imported late, because it takes seconds. It writes event files and reads TFDS datasets; the
     # GPU's memory is JAX's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would announce that at length
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would log that at length
     import tensorflow as tf
 
     from cyclegan_jax.training import train
@@ -55,10 +57,10 @@ def main(argv: list[str]) -> None:
 
 
 def save_memory() -> str:
-    """What helps where an update does not fit."""
+    """Return advice for an update that does not fit into memory."""
     smaller = "lower batch_size, data.crop_size or generator.width"
-    if jax.default_backend() == "cpu":  # pairs go one by one by themselves, and remat saves nothing
-        return f"{smaller}; micro_batches, where it is set, is best left unset"
+    if jax.default_backend() == "cpu":  # pairs are processed one by one, and remat saves nothing
+        return f"{smaller}; leave micro_batches unset"
     return (
         "raise micro_batches (the same update in parts), set generator.remat=True or "
         f"precision=bfloat16, or {smaller}"
@@ -66,24 +68,23 @@ def save_memory() -> str:
 
 
 def quieten_libraries() -> None:
-    """Leaves in the log what a user can use."""
+    """Remove messages of libraries that do not help the user from the log."""
 
-    # Orbax and JAX tell every step of theirs, and failures that reach us as exceptions as well;
-    # only their warnings are news.
-    def is_news(record: standard_logging.LogRecord) -> bool:
-        # CLU says at length what is in config.json, and how large samples are.
+    # Orbax and JAX log every step, and failures that we get as exceptions; keep their warnings.
+    def is_useful(record: standard_logging.LogRecord) -> bool:
+        # CLU repeats config.json, and the sizes of samples.
         if "[Hyperparameters]" in record.getMessage() or "Got images" in record.getMessage():
             return False
         from_library = any(name in record.pathname for name in ("orbax", "jax/_src", "asyncio"))
         return not from_library or record.levelno == standard_logging.WARNING
 
-    # When a file of a checkpoint cannot be read or written, threads of TensorStore go on reporting
-    # to an event loop that Orbax has closed by then.
+    # After a failed read or write of a checkpoint, TensorStore's threads report to an event loop
+    # that Orbax has closed.
     def report_unraisable(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
             sys.__unraisablehook__(unraisable)
 
-    logging.get_absl_handler().addFilter(is_news)
+    logging.get_absl_handler().addFilter(is_useful)
     sys.unraisablehook = report_unraisable
 
 
@@ -104,4 +105,4 @@ if __name__ == "__main__":
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
-        distributed.leave("error: this process cannot go on, or one of the others is gone")
+        distributed.leave("error: this process failed, or another one is gone")

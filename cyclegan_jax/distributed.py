@@ -20,7 +20,7 @@ from cyclegan_jax.state import TrainState
 from cyclegan_jax.step import Batch, CycleGAN, train_step
 from cyclegan_jax.utils.errors import UserError
 
-# Seconds that the first process of a run waits for the last.
+# Seconds that the first process of a run waits for the others.
 PATIENCE = 300.0
 
 DEVICE_AXIS = "batch"
@@ -34,20 +34,20 @@ def join_processes(
     launched: bool = False,
     patience: float = PATIENCE,
 ) -> None:
-    """Makes this process one of several whose devices work as one; before JAX is first used.
+    """Connect this process to the others of a run, before JAX is first used.
 
-    Where nothing is given it stays alone.
+    Without arguments the process stays single.
 
     Args:
-        coordinator: HOST:PORT at which process 0 is to be found by all.
-        num_processes: how many there are.
-        process_id: which one this is.
-        launched: find these three from SLURM or Open MPI.
-        patience: seconds to wait for the others; after them the process ends, with one line.
+        coordinator: HOST:PORT of process 0, reachable by all processes.
+        num_processes: Number of processes.
+        process_id: Index of this process.
+        launched: Whether to find these three from SLURM or Open MPI.
+        patience: Seconds to wait for the others, after which the process exits with one line.
 
     Raises:
-        UserError: for arguments that do not fit together, an address that cannot be used, or where
-            there is no launcher.
+        UserError: The arguments are inconsistent, the address cannot be used, or there is no
+            launcher.
     """
     given = {
         "--coordinator": coordinator,
@@ -58,17 +58,20 @@ def join_processes(
     if len(missing) == len(given) and not launched:
         return
     if launched and len(missing) < len(given):
-        raise UserError("--distributed finds all by itself; leave it out, or the other three flags")
+        raise UserError(
+            "--distributed: expected without --coordinator, --num_processes and --process_id, which "
+            "it determines itself"
+        )
     if not launched:
         if missing:
             raise UserError(
-                f"{missing[0]} is missing: a process among several needs --coordinator=HOST:PORT, "
+                f"{missing[0]} is missing: a run of several processes needs --coordinator=HOST:PORT, "
                 "--num_processes and --process_id, or --distributed under SLURM or Open MPI"
             )
-        _check_place(*given.values())
-    # A signal is answered by all processes together, and by us.
+        _check_address(*given.values())
+    # Signals are handled by `utils.interrupt`, in all processes together.
     jax.config.update("jax_enable_preemption_service", False)
-    # JAX itself would end with an abort, and tell how that came about in fifty lines.
+    # JAX itself would abort with fifty lines of output.
     timer = threading.Timer(patience, _give_up, (coordinator, patience))
     timer.daemon = True
     timer.start()
@@ -78,7 +81,7 @@ def join_processes(
         )
     except Exception as error:
         where = (
-            "--distributed: neither SLURM nor Open MPI was found; give --coordinator=HOST:PORT, "
+            "--distributed: expected SLURM or Open MPI, found neither; use --coordinator=HOST:PORT, "
             "--num_processes and --process_id instead"
             if launched
             else f"--coordinator={coordinator}"
@@ -88,14 +91,14 @@ def join_processes(
         timer.cancel()
 
 
-def _check_place(coordinator: Any, num_processes: Any, process_id: Any) -> None:
+def _check_address(coordinator: Any, num_processes: Any, process_id: Any) -> None:
     address = re.fullmatch(r"\[?([^\[\]]+)\]?:(\d+)", coordinator)
     if address is None or not 0 < int(address[2]) < 2**16:
-        raise UserError(f"--coordinator={coordinator}: HOST:PORT was expected, as 10.0.0.1:29500")
+        raise UserError(f"--coordinator={coordinator}: expected HOST:PORT, such as 10.0.0.1:29500")
     if not 0 <= process_id < num_processes:
         raise UserError(
-            f"--process_id={process_id}: with --num_processes={num_processes} it must be at least "
-            f"0 and below {num_processes}"
+            f"--process_id={process_id}: expected 0 to {num_processes - 1} with "
+            f"--num_processes={num_processes}"
         )
     if process_id == 0:
         with socket.socket() as probe:
@@ -109,8 +112,8 @@ def _check_place(coordinator: Any, num_processes: Any, process_id: Any) -> None:
 def _give_up(coordinator: str | None, patience: float) -> None:
     where = f"at {coordinator} " if coordinator else ""
     print(
-        f"error: the processes of this run did not all meet {where}within {patience:.0f} s; are "
-        "all started, and can they reach that host and port?",
+        f"error: not all processes of this run connected {where}within {patience:.0f} s; check that "
+        "all are started and can reach that host and port",
         file=sys.stderr,
     )
     sys.stderr.flush()
@@ -118,16 +121,16 @@ def _give_up(coordinator: str | None, patience: float) -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """Ends the program with a line on standard error and exit code 1, also among several processes.
+    """Exit with a line on standard error and exit code 1, also with several processes.
 
-    There the end that JAX has in mind waits minutes for the others, who wait for this one.
+    With several, JAX's own exit would wait minutes for the others, which wait for this one.
     """
     if not jax.distributed.is_initialized():
         sys.exit(message)
     print(message, file=sys.stderr, flush=True)
     if jax.process_index() == 0:
-        # With it the meeting point goes, and JAX aborts those still there at length. Where all made
-        # the same mistake they have something better to say.
+        # Process 0 is the coordinator: without it JAX aborts the others with long messages. If all
+        # fail for the same reason, this gives them time for their own message.
         time.sleep(3)
     os._exit(1)
 
@@ -236,19 +239,19 @@ def _mesh(devices: int | None) -> Mesh | None:
 
 
 def mesh_of_all() -> Mesh:
-    """The devices of all processes in one row."""
+    """Return a one-dimensional mesh of the devices of all processes."""
     return Mesh(np.array(jax.devices()), "devices")
 
 
 def of_all_processes(tree: Any) -> Any:
-    """Arrays that all processes share, from those that each has of its own, alike."""
+    """Convert arrays that are equal in all processes to global arrays."""
     if jax.process_count() == 1:
         return tree
     return multihost_utils.host_local_array_to_global_array(tree, mesh_of_all(), PartitionSpec())
 
 
 def of_this_process(tree: Any) -> Any:
-    """The reverse of `of_all_processes`."""
+    """Convert global arrays to arrays of this process; the inverse of `of_all_processes`."""
     if jax.process_count() == 1:
         return tree
     return multihost_utils.global_array_to_host_local_array(tree, mesh_of_all(), PartitionSpec())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cyclegan_jax.ops import convolution, gemm, winograd
-from cyclegan_jax.ops.blocking import over_pieces
+from cyclegan_jax.ops.blocking import over_blocks
 from cyclegan_jax.ops.convolution import convolve, convolve_transposed
 
 
@@ -32,7 +32,7 @@ def test_every_row_is_in_one_piece(images, rows, most, sizes):
         return piece.put(x, piece.of(x) + 1)
 
     x = jnp.zeros((images, rows, 1, 1))
-    x = over_pieces(mark, x, images=images, rows=rows, row_size=10, most=most)
+    x = over_blocks(mark, x, images=images, rows=rows, row_size=10, max_bytes=most)
     np.testing.assert_array_equal(x, 1)
     assert found == sizes
 
@@ -61,8 +61,8 @@ def test_divided_is_undivided(monkeypatch, most, size, stride, channels_in, chan
         kernel = jnp.asarray(rng.normal(size=(size, size, channels_in, channels_out)))
         whole = run()
         monkeypatch.setattr(convolution, "SMALL", 0)
-        monkeypatch.setattr(gemm, "PIECE", most)
-        monkeypatch.setattr(winograd, "PIECE", most)
+        monkeypatch.setattr(gemm, "BLOCK_BYTES", most)
+        monkeypatch.setattr(winograd, "BLOCK_BYTES", most)
         divided = run()
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(divided), strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-11 * np.abs(one).max())

@@ -1,13 +1,13 @@
-"""Convolutions, each in the form its backend runs fast.
+"""Convolution and transposed convolution, in the form that the backend runs fast.
 
-Images are NHWC, kernels HWIO. Every operation has a direct form, of XLA's own convolutions, which
-GPUs run well, and a form with the same result up to rounding for XLA's CPU backend.
+Images are NHWC, kernels HWIO. Every operation has a "direct" form, XLA's own convolution, which is
+fast on GPUs, and a "cpu" form with the same result up to rounding.
 
-A convolution is linear in its input and in its kernel, so with the cotangent of its output there is
-one number linear in three arrays, and three maps that are its gradients: `_correlate`, `_spread`
-(the gradient for the input, which is also the transposed convolution) and `_weigh` (the gradient
-for the kernel). The gradients of each are the other two. That gives gradients of any order, all in
-fast forms; those that automatic differentiation gives XLA are several times slower on a CPU.
+A convolution is linear in its input and in its kernel. Its inner product with a cotangent of the
+output is therefore linear in three arrays, and has three gradients: `_correlate` (the output),
+`_spread` (the gradient for the input, which is also the transposed convolution) and `_weigh` (the
+gradient for the kernel). The gradients of each are the other two. This gives gradients of any order
+in fast forms; automatic differentiation gives forms that are several times slower on a CPU.
 """
 
 from collections.abc import Iterator
@@ -29,15 +29,15 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _default: ContextVar[Form | None] = ContextVar("default", default=None)
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _NO_PADDING: Padding = ((0, 0), (0, 0))
-# Up to this many channels a matrix product cannot fill the vector units.
+# With at most this many channels a matrix product cannot fill the vector units.
 _FEW = 4
 _BLOCK = (2, 4)
-# Up to this many products gradients are left to XLA's convolutions, which compile faster.
+# With at most this many products, gradients use XLA's convolutions, which compile faster.
 SMALL = 2**22
 
 
 class Geometry(NamedTuple):
-    """What the shapes of two of the three arrays do not tell about the third."""
+    """Static properties that two of the three arrays' shapes do not determine."""
 
     stride: int
     padding: Padding
@@ -54,18 +54,18 @@ def convolve(
     pad_mode: PadMode = "zero",
     form: Form | None = None,
 ) -> jax.Array:
-    """Cross-correlation, as PyTorch's Conv2d after an explicit padding.
+    """Compute a cross-correlation, as PyTorch's Conv2d.
 
     Args:
-      x: images [B, H, W, in].
-      kernel: weights [kh, kw, in, out], of x's type.
-      stride: step of the window in both directions.
-      padding: rows added (before, after) and columns added (before, after).
-      pad_mode: what is added: zeros, or the image reflected about its border pixels.
-      form: the form to use; by default the fast one for the backend.
+        x: [B, H, W, in].
+        kernel: [kh, kw, in, out], of x's type.
+        stride: Step of the window in both directions.
+        padding: ((top, bottom), (left, right)).
+        pad_mode: Value of the padding: zeros, or the image reflected about its border pixels.
+        form: The form to use; by default the fast one for the backend.
 
     Returns:
-      Images [B, H', W', out] with H' = (H + padding - kh) // stride + 1.
+        [B, H', W', out] with H' = (H + padding - kh) // stride + 1.
     """
     if pad_mode == "reflect":
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode="reflect")
@@ -84,27 +84,27 @@ def convolve_transposed(
     crop: tuple[int, int] = (0, 0),
     form: Form | None = None,
 ) -> jax.Array:
-    """Transposed convolution of stride 2, as PyTorch's ConvTranspose2d.
+    """Compute a transposed convolution of stride 2, as PyTorch's ConvTranspose2d.
 
-    The full result has 2 (H - 1) + k rows, `full[2 i + d] += x[i] @ kernel[d]`, and likewise
-    columns; `crop` then takes (before, after) rows and columns off. A negative number at the end
-    appends zeros. PyTorch's `padding=p, output_padding=o` is crop (p, p - o).
+    The full result has 2 (H - 1) + k rows, `full[2 i + d] += x[i] @ kernel[d]`, and columns
+    alike, and is cropped by `crop`. PyTorch's `padding=p, output_padding=o` is crop (p, p - o).
 
     Args:
-      x: images [B, H, W, in].
-      kernel: square weights [k, k, in, out], of x's type.
-      crop: rows and columns taken off at the start (at least 0) and at the end.
-      form: the form to use; by default the fast one for the backend.
+        x: [B, H, W, in].
+        kernel: Square kernel [k, k, in, out], of x's type.
+        crop: Rows and columns cropped at the start (at least 0) and at the end, where a negative
+            number appends zeros.
+        form: The form to use; by default the fast one for the backend.
 
     Returns:
-      Images [B, H', W', out] with H' = 2 (H - 1) + k - sum(crop).
+        [B, H', W', out] with H' = 2 (H - 1) + k - sum(crop).
     """
     start, end = crop
     size = kernel.shape[0]
     height, width = (2 * (n - 1) + size - start - end for n in x.shape[1:3])
     if chosen_form(form) == "direct":
         return _transposed(crop, x, kernel)
-    # The input gradient of a convolution with stride 2; it never reads rows past the full result.
+    # The input gradient of a convolution of stride 2, which never reads rows past the full result.
     after = max(end, -1)
     pads = (start, after)
     geometry = Geometry(2, (pads, pads), (height + end - after, width + end - after), (size, size))
@@ -114,7 +114,7 @@ def convolve_transposed(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _transposed(crop: tuple[int, int], x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The direct form of `convolve_transposed`."""
+    """Compute the direct form of `convolve_transposed`."""
     pads = (kernel.shape[0] - 1 - crop[0], kernel.shape[0] - 1 - crop[1])
     return lax.conv_general_dilated(
         x, kernel[::-1, ::-1], (1, 1), (pads, pads), (2, 2), dimension_numbers=_LAYOUT
@@ -126,14 +126,14 @@ def _transposed_forward(crop: tuple[int, int], x: jax.Array, kernel: jax.Array) 
 
 
 def _transposed_backward(crop: tuple[int, int], operands: tuple, y: jax.Array) -> tuple:
-    """Gradients in terms of the convolution of stride 2 that this is the transpose of.
+    """Compute the gradients as those of the convolution of stride 2 that this transposes.
 
-    As automatic differentiation has it, the kernel's is a convolution of a dilated x with a window
-    as large as y, which cuDNN has no fast algorithm for.
+    Automatic differentiation would give the kernel's gradient as a convolution of a dilated x with
+    a window as large as y, for which cuDNN has no fast algorithm.
     """
     x, kernel = operands
     start, end = crop
-    # Equal pads, where a row more is never read, save a GPU from padding in a pass of its own.
+    # Equal pads, where one more row is never read, save GPUs a separate padding pass.
     pads = (start, start if end == start - 1 else end)
     forward = partial(_plain, stride=2, padding=(pads, pads))
     turned = kernel.swapaxes(2, 3)
@@ -146,7 +146,7 @@ _transposed.defvjp(_transposed_forward, _transposed_backward)
 
 @contextmanager
 def default_form(form: Form) -> Iterator[None]:
-    """Within it, what is traced has this form: for programs that another backend will run."""
+    """Trace operations in this form, for programs that another backend will run."""
     token = _default.set(form)
     try:
         yield
@@ -155,7 +155,7 @@ def default_form(form: Form) -> Iterator[None]:
 
 
 def chosen_form(form: Form | None = None) -> Form:
-    """The form asked for, or the one for the backend that will run the traced program."""
+    """Return the given form, the one of `default_form`, or that of the default backend."""
     form = form or _default.get()
     if form is None:
         return "cpu" if jax.default_backend() == "cpu" else "direct"
@@ -164,7 +164,7 @@ def chosen_form(form: Form | None = None) -> Form:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _correlate(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The output: y[i] = sum over d of x[stride i + d] @ kernel[d], x being padded."""
+    """Compute the output: y[i] = sum over d of x[stride i + d] @ kernel[d], with x padded."""
     if geometry.stride == 1:
         return _correlate_closely(_padded(x, *geometry.padding), kernel)
     return _plain(x, kernel, geometry.stride, geometry.padding)
@@ -172,7 +172,7 @@ def _correlate(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _spread(geometry: Geometry, y: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The input's gradient: x[stride i + d] += y[i] @ kernel[d].T, then the padding cut off."""
+    """Compute the input's gradient: x[stride i + d] += y[i] @ kernel[d].T, without the padding."""
     stride, padding, pixels, window = geometry
     if stride == 1:
         rows, columns = (
@@ -192,7 +192,7 @@ def _spread(geometry: Geometry, y: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _weigh(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The kernel's gradient: kernel[d] = sum over i of x[stride i + d].T @ y[i], x being padded."""
+    """Compute the kernel's gradient: sum over i of x[stride i + d].T @ y[i], with x padded."""
     stride, padding, _, window = geometry
     channels_in, channels_out = x.shape[3], y.shape[3]
     if stride == 1 and window == (1, 1):
@@ -205,7 +205,7 @@ def _weigh(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
         (kernel,) = jax.linear_transpose(lambda k: _plain(x, k, stride, _NO_PADDING), shape)(y)
         return kernel
     if stride == 1 and channels_out <= _FEW < channels_in:
-        # The same sums with the two arrays exchanged: few inputs are faster than few outputs.
+        # The same sums with the arrays exchanged: few inputs are faster than few outputs.
         rows, columns = ((k - 1, k - 1) for k in window)
         kernel = gemm.weigh(_padded(y, rows, columns), x, window, 1)
         return kernel[::-1, ::-1].swapaxes(2, 3)
@@ -245,16 +245,16 @@ _weigh.defvjp(_weigh_forward, _weigh_backward)
 
 
 def _correlate_closely(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Cross-correlation of stride 1 without padding."""
+    """Compute a cross-correlation of stride 1 without padding."""
     *window, channels_in, channels_out = kernel.shape
     if window == [1, 1]:
         return x @ kernel[0, 0]
     if _suits_winograd(*kernel.shape):
         return winograd.correlate(x, kernel)
     if channels_out > _FEW or channels_in <= _FEW:
-        # Without padding of its own XLA would run the convolution on one core.
+        # Without some padding XLA would run the convolution on one core.
         return _plain(x, kernel, 1, ((0, 1), (0, 1)))[:, :-1, :-1]
-    # A product with a matrix of few columns is slow: compute a block of pixels as channels.
+    # A product with a matrix of few columns is slow: compute several pixels as channels.
     high, wide = _BLOCK
     height, width = (n - k + 1 for n, k in zip(x.shape[1:3], window, strict=True))
     shifted = [
@@ -262,7 +262,7 @@ def _correlate_closely(x: jax.Array, kernel: jax.Array) -> jax.Array:
         for i in range(high)
         for j in range(wide)
     ]
-    # To whole blocks, and one more for the same reason; sizes may be symbols of an export.
+    # To whole blocks, and one more for the same reason; sizes may be symbolic in an export.
     x = _padded(x, (0, -height % high), (0, -width % wide))
     padding = ((0, 0), (0, wide))
     y = lax.conv_general_dilated(
@@ -278,21 +278,21 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> ja
 
 
 def _is_small(y: jax.Array, products_each: int) -> bool:
-    """Whether outputs y, each a sum of so many products, are soon done in any form."""
+    """Return whether outputs y, each a sum of `products_each` products, are cheap in any form."""
     return isinstance(y.size, int) and y.size * products_each <= SMALL
 
 
 def _suits_winograd(height: int, width: int, channels_in: int, channels_out: int) -> bool:
-    """Whether fewer products outweigh the transforms, whose cost grows with channels alone."""
+    """Return whether saved products outweigh the transforms, whose cost is linear in channels."""
     return height == width == 3 and min(channels_in, channels_out) >= 64
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """CPUs multiply no faster in half precision: compute in float32 at least, round at the end."""
+    """Convert to float32 at least: CPUs multiply no faster in half precision."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _padded(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
-    """Zeros around x, or, for negative numbers, a part of it."""
+    """Pad x with zeros, or crop it by negative numbers."""
     pads = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), pads)

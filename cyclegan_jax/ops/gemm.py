@@ -1,7 +1,7 @@
-"""Gradients of convolutions as matrix products.
+"""Gradients of convolutions as matrix products, for CPUs.
 
-XLA's CPU backend, given the same sums as convolutions, has to dilate arrays or to slide windows as
-large as an image: up to three times slower, thirty times where it happens inside a loop.
+As convolutions, the same sums make XLA's CPU backend dilate arrays or slide windows as large as the
+image: up to three times slower, and thirty times inside a loop.
 """
 
 import math
@@ -10,36 +10,36 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax.ops.blocking import Piece, over_pieces
+from cyclegan_jax.ops.blocking import Block, over_blocks
 
 Pads = tuple[int, int]
 Contributions = list[tuple[int, int]]
 
-# Bytes of the operands of a piece: the fastest among powers of two and 3 MiB.
-PIECE = 3 * 2**20
+# Bytes of a block's operands: the fastest among powers of two and 3 MiB.
+BLOCK_BYTES = 3 * 2**20
 
 
 def weigh(x: jax.Array, y: jax.Array, window: tuple[int, int], stride: int) -> jax.Array:
-    """The gradient of a convolution for its kernel.
+    """Compute the gradient of a convolution with respect to its kernel.
 
     Args:
-      x: the convolution's input with its padding, [B, H, W, in].
-      y: cotangent of its output, [B, H', W', out].
-      window: height and width of the kernel.
-      stride: of the convolution.
+        x: Padded input of the convolution, [B, H, W, in].
+        y: Cotangent of its output, [B, H', W', out].
+        window: Height and width of the kernel.
+        stride: Stride of the convolution.
 
     Returns:
-      [*window, in, out]: kernel[d] = sum over i of x[stride i + d].T @ y[i].
+        [*window, in, out]: kernel[d] = sum over i of x[stride i + d].T @ y[i].
     """
     channels_in, (images, height, width, channels_out) = x.shape[3], y.shape
 
-    def add(total: jax.Array, piece: Piece) -> jax.Array:
-        part = piece.of(x, stride, more=window[0] - stride)
-        cotangent = piece.of(y).reshape(-1, channels_out)
-        # The places of a row of the window as channels.
+    def add(total: jax.Array, block: Block) -> jax.Array:
+        part = block.of(x, stride, more=window[0] - stride)
+        cotangent = block.of(y).reshape(-1, channels_out)
+        # The columns of the window as channels.
         part = jnp.concatenate([part[:, :, j::stride][:, :, :width] for j in range(window[1])], 3)
         products = [
-            part[:, i::stride][:, : piece.rows].reshape(len(cotangent), -1).T @ cotangent
+            part[:, i::stride][:, : block.rows].reshape(len(cotangent), -1).T @ cotangent
             for i in range(window[0])
         ]
         return total + jnp.concatenate(products)
@@ -47,27 +47,29 @@ def weigh(x: jax.Array, y: jax.Array, window: tuple[int, int], stride: int) -> j
     total = jnp.zeros((window[0] * window[1] * channels_in, channels_out), x.dtype)
     values = stride * math.prod(x.shape[2:]) + math.prod(y.shape[2:])
     row_size = values * x.dtype.itemsize
-    total = over_pieces(add, total, images=images, rows=height, row_size=row_size, most=PIECE)
+    total = over_blocks(
+        add, total, images=images, rows=height, row_size=row_size, max_bytes=BLOCK_BYTES
+    )
     return total.reshape(*window, channels_in, channels_out)
 
 
 def spread(
     y: jax.Array, kernel: jax.Array, padding: tuple[Pads, Pads], pixels: tuple[int, int]
 ) -> jax.Array:
-    """The gradient of a convolution of stride 2 for its input.
+    """Compute the gradient of a convolution of stride 2 with respect to its input.
 
     Args:
-      y: cotangent of the convolution's output, [B, H', W', out].
-      kernel: [kh, kw, in, out], of sides of at least 2.
-      padding: rows and columns that were added (before, after).
-      pixels: height H and width W of the input.
+        y: Cotangent of the convolution's output, [B, H', W', out].
+        kernel: [kh, kw, in, out], with sides of at least 2.
+        padding: ((top, bottom), (left, right)) padding of the input.
+        pixels: Height H and width W of the input.
 
     Returns:
-      [B, H, W, in]: x[2 i + d] += y[i] @ kernel[d].T, then the padding cut off.
+        [B, H, W, in]: x[2 i + d] += y[i] @ kernel[d].T, cropped by the padding.
     """
     *window, channels_in, channels_out = kernel.shape
     half_height, half_width = (-(-side // 2) for side in pixels)
-    # Row 2 a + e is the sum over these (d, offset) of what y[a + offset] gives to place d.
+    # Row 2 a + e is the sum over these (d, offset) of the products of y[a + offset] and kernel[d].
     rows, columns = (
         [_contributions(size, e + before) for e in (0, 1)]
         for size, (before, _) in zip(window, padding, strict=True)
@@ -82,26 +84,28 @@ def spread(
     y = lax.pad(y, jnp.zeros((), y.dtype), pads)
     matrix = kernel.transpose(3, 0, 1, 2).reshape(channels_out, -1)
 
-    def write(x: jax.Array, piece: Piece) -> jax.Array:
-        part = piece.of(y, more=bottom - top)
+    def write(x: jax.Array, block: Block) -> jax.Array:
+        part = block.of(y, more=bottom - top)
         products = (part.reshape(-1, channels_out) @ matrix).reshape(
             *part.shape[:3], *window, channels_in
         )
 
         def sum_of(row: Contributions, column: Contributions) -> jax.Array:
             terms = [
-                products[:, i - top :, j - left :, d, f][:, : piece.rows, :half_width]
+                products[:, i - top :, j - left :, d, f][:, : block.rows, :half_width]
                 for d, i in row
                 for f, j in column
             ]
             return sum(terms[1:], start=terms[0])
 
         pairs = jnp.stack([jnp.stack([sum_of(r, c) for c in columns], 3) for r in rows], 2)
-        return piece.put(x, pairs.reshape(piece.images, 2 * piece.rows, *x.shape[2:]), 2)
+        return block.put(x, pairs.reshape(block.images, 2 * block.rows, *x.shape[2:]), 2)
 
     x = jnp.zeros((y.shape[0], 2 * half_height, 2 * half_width, channels_in), y.dtype)
     row_size = (math.prod(y.shape[2:]) + 2 * math.prod(x.shape[2:])) * y.dtype.itemsize
-    x = over_pieces(write, x, images=x.shape[0], rows=half_height, row_size=row_size, most=PIECE)
+    x = over_blocks(
+        write, x, images=x.shape[0], rows=half_height, row_size=row_size, max_bytes=BLOCK_BYTES
+    )
     return x[:, : pixels[0], : pixels[1]]
 
 

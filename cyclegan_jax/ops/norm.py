@@ -1,4 +1,4 @@
-"""Mean and deviation taken out, as instance norm does, and its gradient, in few passes."""
+"""Normalisation to zero mean and unit variance, and its gradient, in few passes over memory."""
 
 from functools import partial
 
@@ -10,18 +10,18 @@ from cyclegan_jax.ops.convolution import chosen_form, widened
 
 
 def normalise(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
-    """Takes the mean over `axes` off and divides by the deviation, with the biased variance.
+    """Subtract the mean over `axes` and divide by the square root of biased variance plus epsilon.
 
     Args:
-      x: any array.
-      axes: axes that share their statistics: (1, 2) for instance, (0, 1, 2) for batch norm.
-      epsilon: added to the variance.
+        x: Any array.
+        axes: Axes that share statistics: (1, 2) for instance norm.
+        epsilon: Added to the variance.
 
     Returns:
-      An array of x's shape and type; the statistics are float32, or float64 for float64.
+        An array of x's shape and type; the statistics are float32, or float64 for float64.
     """
     if chosen_form() == "cpu":
-        # There automatic differentiation does better: an update is 3 per cent faster.
+        # On CPUs automatic differentiation is better: it makes an update 3 per cent faster.
         return _forward(x, axes, epsilon)[0]
     return _normalised(x, axes, epsilon)
 
@@ -37,14 +37,14 @@ def _forward(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> tuple:
     if x.dtype == wide.dtype:
         variance = _mean(jnp.square(wide - mean), axes)
     else:
-        # Both sums in one pass. What cancels is less than what x has been rounded by.
+        # Both sums in one pass. The cancellation is smaller than the rounding of x itself.
         variance = jnp.maximum(_mean(jnp.square(wide), axes) - jnp.square(mean), 0)
     scale = lax.rsqrt(variance + epsilon)
     return ((wide - mean) * scale).astype(x.dtype), (x, mean, scale)
 
 
 def _backward(axes: tuple[int, ...], epsilon: float, kept: tuple, y: jax.Array) -> tuple[jax.Array]:
-    """With two sums in one pass, where automatic differentiation makes one wait for the other."""
+    """Compute the gradient with both sums in one pass; automatic differentiation needs two."""
     x, mean, scale = kept
     normed, wide = (widened(x) - mean) * scale, widened(y)
     across, along = _mean(wide, axes), _mean(wide * normed, axes)
@@ -57,7 +57,7 @@ _normalised.defvjp(_forward, _backward)
 def _mean(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     if chosen_form() == "direct":
         return x.mean(axes, keepdims=True)
-    # One axis after the other: XLA's CPU backend splits only such sums over cores.
+    # One axis at a time: XLA's CPU backend parallelises only such sums.
     for axis in sorted(axes, reverse=True):
         x = x.mean(axis, keepdims=True)
     return x
