@@ -59,13 +59,13 @@ def join_processes(
         return
     if launched and len(missing) < len(given):
         raise UserError(
-            "--distributed: expected without --coordinator, --num_processes and --process_id, which "
-            "it determines itself"
+            "--distributed: expected without --coordinator, --num_processes and --process_id, "
+            "which it determines itself"
         )
     if not launched:
         if missing:
             raise UserError(
-                f"{missing[0]} is missing: a run of several processes needs --coordinator=HOST:PORT, "
+                f"{missing[0]} is missing: several processes need --coordinator=HOST:PORT, "
                 "--num_processes and --process_id, or --distributed under SLURM or Open MPI"
             )
         _check_address(*given.values())
@@ -81,8 +81,8 @@ def join_processes(
         )
     except Exception as error:
         where = (
-            "--distributed: expected SLURM or Open MPI, found neither; use --coordinator=HOST:PORT, "
-            "--num_processes and --process_id instead"
+            "--distributed: expected SLURM or Open MPI, found neither; use "
+            "--coordinator=HOST:PORT, --num_processes and --process_id instead"
             if launched
             else f"--coordinator={coordinator}"
         )
@@ -112,8 +112,8 @@ def _check_address(coordinator: Any, num_processes: Any, process_id: Any) -> Non
 def _give_up(coordinator: str | None, patience: float) -> None:
     where = f"at {coordinator} " if coordinator else ""
     print(
-        f"error: not all processes of this run connected {where}within {patience:.0f} s; check that "
-        "all are started and can reach that host and port",
+        f"error: not all processes of this run connected {where}within {patience:.0f} s; check "
+        "that all are started and can reach that host and port",
         file=sys.stderr,
     )
     sys.stderr.flush()
