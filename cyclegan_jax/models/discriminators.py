@@ -164,6 +164,12 @@ class MultiScaleDiscriminator(Discriminator):
         return tuple(scores)
 
 
+def _pixel(layers: int = 3, **fields: Any) -> PixelDiscriminator:
+    """Build a pixel discriminator, whose number of layers is fixed."""
+    del layers
+    return PixelDiscriminator(**fields)
+
+
 # Keras: every layer padded as "same", and all four strided.
 _same = functools.partial(PatchDiscriminator, closing=False, padding="same", score_padding="same")
 
@@ -178,5 +184,5 @@ DISCRIMINATORS: dict[str, Callable[..., Any]] = {
         PatchDiscriminator, closing=False, score_padding=((2, 1), (2, 1))
     ),
     "dense": functools.partial(_same, dense=True),
-    "pixel": PixelDiscriminator,
+    "pixel": _pixel,
 }

@@ -72,5 +72,8 @@ def build(
         if takes_all or option in parameters:
             arguments[option] = value
         elif value != default:
-            raise UserError(f"{field}.{option}: {name} does not support it, got {value!r}")
+            raise UserError(
+                f"{field}.{option}: expected {default!r}, since {name} does not support the "
+                f"option, got {value!r}"
+            )
     return entry(**arguments)
