@@ -62,7 +62,7 @@ class PatchDiscriminator(Discriminator):
 
     @property
     def mixes_images(self) -> bool:
-        """Whether a score depends on other images of the batch."""
+        """True if a score depends on other images of the batch."""
         return mixes_images(self.config)
 
     @nn.compact
@@ -118,7 +118,7 @@ class PixelDiscriminator(Discriminator):
 
     @property
     def mixes_images(self) -> bool:
-        """Whether a score depends on other images of the batch."""
+        """True if a score depends on other images of the batch."""
         return mixes_images(self.config)
 
     @nn.compact
@@ -152,7 +152,7 @@ class MultiScaleDiscriminator(Discriminator):
 
     @property
     def mixes_images(self) -> bool:
-        """Whether a score depends on other images of the batch."""
+        """True if a score depends on other images of the batch."""
         return self.scale[0].mixes_images
 
     def __call__(self, x: Array) -> tuple[Array, ...]:

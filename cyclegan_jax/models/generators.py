@@ -104,7 +104,7 @@ class ResNetGenerator(ForwardGenerator):
 
     @property
     def mixes_images(self) -> bool:
-        """Whether an output depends on other images of the batch."""
+        """True if an output depends on other images of the batch."""
         return mixes_images(self.config)
 
     def forward(self, ops: Ops[X], x: X) -> X:
@@ -160,7 +160,7 @@ class UNetGenerator(ForwardGenerator):
 
     @property
     def mixes_images(self) -> bool:
-        """Whether an output depends on other images of the batch."""
+        """True if an output depends on other images of the batch."""
         return mixes_images(self.config)
 
     def forward(self, ops: Ops[X], x: X) -> X:
