@@ -1,10 +1,10 @@
 #!/bin/sh
-# Trains as two processes on this machine's CPU, as two machines would. Arguments are main.py's:
+# Train with two processes on this machine, as two machines would. Arguments are those of main.py:
 #
 #   scripts/two_processes.sh --config configs/quickstart.py --workdir runs/two --config.batch_size=2
 #
-# Each takes half of every batch. PORT, PYTHON and JAX_PLATFORMS may be set in the environment.
-# A signal to this script or to either process stops and saves both.
+# Each process reads half of every batch. The environment may set PORT, PYTHON and JAX_PLATFORMS.
+# A signal to this script or to either process makes both save and stop.
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
 [ -z "$PYTHON" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
@@ -17,7 +17,7 @@ for id in 0 1; do
 done
 trap 'kill -TERM "$process_0" "$process_1" 2>/dev/null' TERM INT
 
-# A wait that a signal ends is begun again.
+# A signal interrupts wait: wait again until the process has ended.
 code=0
 for process in "$process_0" "$process_1"; do
     wait "$process"
