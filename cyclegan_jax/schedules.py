@@ -13,7 +13,7 @@ Array = jax.Array
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a schedule can depend on.
+    """Quantities that a schedule can depend on.
 
     Attributes:
         learning_rate: The rate at the start, of both optimisers.

@@ -55,7 +55,7 @@ class LayerConfig:
 
     @property
     def bias_before_norm(self) -> bool:
-        """Whether convolutions followed by a norm have a bias parameter."""
+        """True if convolutions followed by a norm have a bias parameter."""
         return self.build_norm(parent=None).keeps_bias
 
 

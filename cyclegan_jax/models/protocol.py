@@ -1,4 +1,4 @@
-"""What training and inference expect of generators and discriminators."""
+"""Interface of generators and discriminators to training and inference."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
