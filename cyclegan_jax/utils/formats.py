@@ -150,12 +150,14 @@ def decode_deep_tiff(stream: IO[bytes]) -> tuple[np.ndarray, int] | None:
             return None
         channels = _TIFF_CHANNELS.get((page.photometric, extra))
         supported = page.dtype == np.uint16 and page.bitspersample == 16
-        if not (channels and supported and page.compression in _TIFF_COMPRESSIONS):
+        if not (channels and supported):
             raise ValueError(
                 "expected 8 or 16 bits per channel of grey or RGB, with or without alpha, got "
                 f"{page.samplesperpixel} channels of {page.bitspersample}-bit {page.dtype}, "
-                f"{page.photometric.name}, compression {page.compression.name}"
+                f"{page.photometric.name}"
             )
+        if page.compression not in _TIFF_COMPRESSIONS:
+            raise ValueError(f"compression {page.compression.name} is not supported")
         image = page.asarray(maxworkers=1)
         image = image if contiguous else np.moveaxis(image, 0, -1)
         return image[..., :channels], page.tags.valueof(_ORIENTATION_TAG, 1)

@@ -114,11 +114,11 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 def _unreadable(name: str, error: Exception) -> UserError:
     """Return the error for an exception of a decoder, of any type where a file is damaged."""
     if isinstance(error, FileNotFoundError):
-        return UserError(f"image {name}: file not found")
+        return UserError(f"image {name}: there is no such file")
     reason = " ".join(str(error).split()) or type(error).__name__
     if reason.startswith("cannot identify"):  # continues with the repr of a Python object
-        reason = "not an image of a known format"
-    return UserError(f"image {name}: cannot be read: {reason}")
+        reason = "it is not an image of a known format"
+    return UserError(f"image {name} cannot be read: {reason}")
 
 
 def _decode_deep(stream: IO[bytes]) -> np.ndarray | None:
@@ -224,7 +224,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
             FORMATS[path.suffix.lower()].encode(temporary, image)
     except (OSError, ValueError) as error:  # ValueError: larger than the format allows
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"image {path}: cannot be written: {reason}") from error
+        raise UserError(f"image {path} cannot be written: {reason}") from error
 
 
 def to_float(x: Array, dtype: Any = np.float32) -> Array:
