@@ -1,4 +1,4 @@
-"""Translates images with a trained model.
+"""Translate images with a trained model.
 
 `python -m cyclegan_jax.translate --workdir W --input IMAGES --output FOLDER` translates an image or
 a folder with its subfolders, and writes the translations under the same names.

@@ -1,4 +1,4 @@
-"""Exports a trained generator to one file: ONNX, StableHLO or safetensors.
+"""Export a trained generator to one file: ONNX, StableHLO or safetensors.
 
 `python -m cyclegan_jax.export --workdir W --output model.onnx` exports the generator from A to B of
 the latest checkpoint. ONNX and StableHLO hold the whole network in float32, for any batch size,

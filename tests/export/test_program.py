@@ -145,10 +145,10 @@ def test_exporter_of_a_users_own(run, tmp_path):
         ("model.pth", [], "expected a suffix of"),
         ("model.onnx", ["--format", "stablehlo"], "expected the suffix .stablehlo of --format"),
         ("model.onnx", ["--format", "tflite"], "--format: expected one of onnx, stablehlo, saf"),
-        ("there.onnx", [], "there.onnx: exists; --overwrite replaces it"),
+        ("existing.onnx", [], "existing.onnx: exists; --overwrite replaces it"),
         ("folder.onnx", ["--overwrite"], "expected a file, got a folder"),
         ("none/model.onnx", [], "there is no folder"),
-        ("there.onnx/model.onnx", [], "there is no folder"),
+        ("existing.onnx/model.onnx", [], "there is no folder"),
         ("model.onnx", ["--checkpoint", "4"], "no checkpoint of step 4; there are 3, 9"),
         ("model.onnx", ["--direction", "up"], "invalid choice: 'up'"),
         ("model.onnx", ["--workdir", "nowhere"], "there is no such folder"),
@@ -157,7 +157,7 @@ def test_exporter_of_a_users_own(run, tmp_path):
 def test_mistakes_are_one_line(run, tmp_path, output, arguments, expected):
     """Wrong paths, formats and checkpoints are refused, and nothing is written."""
     (tmp_path / "folder.onnx").mkdir()
-    (tmp_path / "there.onnx").write_text("")
+    (tmp_path / "existing.onnx").write_text("")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError) as caught:
         call(run, tmp_path / output, *arguments)
