@@ -151,7 +151,7 @@ def test_exporter_of_a_users_own(run, tmp_path):
         ("existing.onnx/model.onnx", [], "there is no folder"),
         ("model.onnx", ["--checkpoint", "4"], "no checkpoint of step 4; there are 3, 9"),
         ("model.onnx", ["--direction", "up"], "invalid choice: 'up'"),
-        ("model.onnx", ["--workdir", "nowhere"], "there is no such folder"),
+        ("model.onnx", ["--workdir", "nowhere"], "no such folder"),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, output, arguments, expected):
