@@ -173,7 +173,7 @@ def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
     """The program, on made images in a folder that goes when the form does."""
     default_config()  # a stand-in for ml_collections where it is missing
     from benchmarks.data import make_images
-    from cyclegan_jax.inference.files import plan_jobs, translate_jobs
+    from cyclegan_jax.inference.files import plan_files, translate_files
 
     translator = task.translator(cell.batch)
     folder = tempfile.TemporaryDirectory()
@@ -185,8 +185,8 @@ def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
         for _ in range(calls):
             suffix = task.format and f".{task.format}"
             output = path / "translated"
-            jobs = plan_jobs(path / "trainA", output, suffix=suffix, overwrite=True)
-            failures = translate_jobs(translator, jobs, lambda: None)
+            plans = plan_files(path / "trainA", output, suffix=suffix, overwrite=True)
+            failures = translate_files(translator, plans, lambda: None)
             assert not failures
 
     return Prepared(run, form.multiplied_in(task.device), task.images / cell.batch)

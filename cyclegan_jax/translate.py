@@ -1,41 +1,45 @@
-"""Translates images with a trained model.
+"""Translate images with a trained model.
 
-`python -m cyclegan_jax.translate --workdir W --input IMAGES --output FOLDER` takes an image or a
-folder with all that is below it, and makes a tree of translations under the same names.
+`python -m cyclegan_jax.translate --workdir W --input IMAGES --output FOLDER` translates an image or
+a folder with its subfolders, and writes the translations under the same names.
 """
 
 import argparse
 import sys
 import time
 
-from cyclegan_jax.inference.files import plan_jobs, translate_jobs
+from cyclegan_jax.inference.files import plan_files, translate_files
 from cyclegan_jax.inference.translator import DIRECTIONS, Translator
 from cyclegan_jax.utils import command
 from cyclegan_jax.utils.formats import WRITABLE
 
 
 class Progress:
-    """A line on the terminal, where there is one, that says how far it is."""
+    """A progress line on standard error where that is a terminal.
+
+    Attributes:
+        done: Number of images done.
+    """
 
     def __init__(self, total: int):
-        """Begins to count."""
+        """Start the clock for `total` images."""
         self.done = 0
         self._total = total
         self._start = time.monotonic()
-        self._last = 0.0
+        self._shown = 0.0
         self._show(f"0 of {total} images")
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def add(self) -> None:
-        """Counts an image."""
+        """Count an image."""
         self.done += 1
         seconds = self.seconds
-        if seconds > self._last + 0.2 or self.done == self._total:
-            self._last = seconds
+        if seconds > self._shown + 0.2 or self.done == self._total:
+            self._shown = seconds
             left = round(seconds / self.done * (self._total - self.done))
             self._show(f"{self.done} of {self._total} images, {left} s left")
 
@@ -48,60 +52,62 @@ class Progress:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.translate", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=command.path, required=True, help="of a run")
+    add("--workdir", type=command.path, required=True, help="work directory of a run")
     add("--input", type=command.path, required=True, help="an image, or a folder of images")
     add("--output", type=command.path, required=True, help="folder for the translations")
-    add("--direction", choices=DIRECTIONS, default="a_to_b")
-    add("--checkpoint", default="latest", help="latest (default), best or a step")
-    add("--format", choices=[s[1:] for s in WRITABLE], help="of all files; each keeps its own")
-    add("--overwrite", action="store_true", help="replace files that are there")
-    add("--round_trip", action="store_true", help="also save what is brought back: NAME_back")
-    add("--side_by_side", action="store_true", help="also save strips: NAME_side_by_side.png")
-    add("--batch_size", type=int, default=1, metavar="N", help="images of one size at a time")
+    add("--direction", choices=DIRECTIONS, default="a_to_b", help="default: a_to_b")
+    add("--checkpoint", default="latest", help="latest (default), best, or a step")
+    add("--format", choices=[s[1:] for s in WRITABLE], help="default: that of each input file")
+    add("--overwrite", action="store_true", help="replace existing files")
+    add("--round_trip", action="store_true", help="also translate back, to NAME_back")
+    add("--side_by_side", action="store_true", help="also write strips, NAME_side_by_side.png")
+    add("--batch_size", type=int, default=1, metavar="N", help="images per device and call")
     add(
         "--tile",
         type=int,
         metavar="N",
-        help="compute images higher than N rows in bands of N rows, for less memory: about "
-        "3 H W width bytes (8192x8192 at width 64: 12 GiB) and what a band takes, a few times "
-        "4 N W width bytes; slower, and the same result",
+        help="compute images of more than N rows in bands of N rows. Same result in less memory "
+        "and more time: 3 H W width bytes (12 GiB for 8192x8192 at width 64) and for each band a "
+        "few times 4 N W width bytes",
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; without arguments, that of the process.
+    """Run the command line; `arguments` defaults to those of the process.
 
     Raises:
-        UserError: a mistake of the user's; nothing was made.
-        SystemExit: some images could not be translated; they are named.
+        UserError: A user's mistake; nothing was written.
+        SystemExit: Some images could not be translated, which are named, or ctrl-C.
     """
-    given = _parse(arguments)
-    jobs = plan_jobs(
-        given.input,
-        given.output,
-        suffix=given.format and f".{given.format}",
-        overwrite=given.overwrite,
-        round_trip=given.round_trip,
-        side_by_side=given.side_by_side,
+    args = _parse(arguments)
+    plans = plan_files(
+        args.input,
+        args.output,
+        suffix=args.format and f".{args.format}",
+        overwrite=args.overwrite,
+        round_trip=args.round_trip,
+        side_by_side=args.side_by_side,
     )
     translator = Translator.load(
-        given.workdir,
-        given.direction,
-        given.checkpoint,
-        batch_size=given.batch_size,
-        tile=given.tile,
+        args.workdir,
+        args.direction,
+        args.checkpoint,
+        batch_size=args.batch_size,
+        tile=args.tile,
     )
-    progress = Progress(len(jobs))
+    progress = Progress(len(plans))
     try:
-        failures = translate_jobs(translator, jobs, progress.add)
+        failures = translate_files(translator, plans, progress.add)
     except KeyboardInterrupt:
-        done = f"{progress.done} of {len(jobs)} images done"
-        print(f"stopped: {done}; the files that are there are whole", file=sys.stderr)
+        print(
+            f"stopped: {progress.done} of {len(plans)} images done; no file is incomplete",
+            file=sys.stderr,
+        )
         sys.exit(130)
     print(
-        f"{given.output}: {len(jobs) - len(failures)} of {len(jobs)} images translated "
-        f"{given.direction} by checkpoint {translator.step} in {progress.seconds:.1f} s"
+        f"{args.output}: {len(plans) - len(failures)} of {len(plans)} images translated "
+        f"{args.direction} with checkpoint {translator.step} in {progress.seconds:.1f} s"
     )
     for message in failures.values():
         print(f"error: {message}", file=sys.stderr)
@@ -110,4 +116,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, "an image does not fit into memory: lower --batch_size or give --tile")
+    command.run(main, "out of memory: lower --batch_size or set --tile")

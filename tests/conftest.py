@@ -41,7 +41,7 @@ SLOW = (
     "test_step.py",
     "test_processes.py",
     "test_benchmark_step.py",
-    "test_export.py",
+    "test_agreement.py",
     "test_prefetch.py",
     "test_accumulation.py",
     "test_app.py",

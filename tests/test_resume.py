@@ -111,7 +111,7 @@ def test_second_interrupt_leaves_at_once(tmp_path):
     wait_for_step(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGINT)
     # Standard error is a pipe: what it said so far ends with the line that is waited for.
-    while "ctrl-C leaves at once" not in process.stderr.readline():
+    while "ctrl-C again stops at once" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

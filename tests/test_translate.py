@@ -1,6 +1,6 @@
-"""The translating program: files in, files out.
+"""The translate program: files in, files out.
 
-Most tests hand it a model that makes negatives, so that every file's content is known.
+Most tests use a model whose translations are negatives, so that every file's content is known.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from tests.translating import call, files, grey
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of many kinds, and one that is none."""
+    """Return a folder of images of many kinds and a damaged one, and the images by name."""
     source = tmp_path / "in"
     (source / "below" / "deeper").mkdir(parents=True)
     images = {
@@ -36,33 +36,33 @@ def folder(tmp_path):
     return source, images
 
 
-def test_folders_are_translated_with_all_that_is_in_them(folder, tmp_path, negatives, capsys):
-    """Names, formats, sizes, depths, alpha and orientation stay; what is broken is named."""
+def test_folders_are_translated_with_their_subfolders(folder, tmp_path, negatives, capsys):
+    """Names, formats, sizes, depths, alpha and orientation are kept; damaged files are named."""
     source, images = folder
     output = tmp_path / "out"
     with pytest.raises(SystemExit) as stopped:
         call(source, output)
     assert stopped.value.code == 1
-    said = capsys.readouterr()
-    assert f"{output}: 7 of 8 images translated a_to_b by checkpoint 7" in said.out
-    assert said.err.count("\n") == 1
-    assert str(source / "broken.png") in said.err
+    printed = capsys.readouterr()
+    assert f"{output}: 7 of 8 images translated a_to_b with checkpoint 7" in printed.out
+    assert printed.err.count("\n") == 1
+    assert str(source / "broken.png") in printed.err
     assert files(output) == sorted(images)
     for name, image in images.items():
-        made = image_io.read_image(output / name)
-        colours = made[..., :3]
-        assert made.dtype == image.dtype
-        assert made.shape == (*image.shape[:2], 4 if name == "alpha.png" else 3)
+        translated = image_io.read_image(output / name)
+        colours = translated[..., :3]
+        assert translated.dtype == image.dtype
+        assert translated.shape == (*image.shape[:2], 4 if name == "alpha.png" else 3)
         negative = np.iinfo(image.dtype).max - image[..., :1].astype(int)
         tolerance = 3 if name.endswith("JPG") else 0
         assert np.abs(colours - negative).max() <= tolerance, name
-    made = image_io.read_image(output / "alpha.png")
-    np.testing.assert_array_equal(made[..., 3], images["alpha.png"][..., 3])
+    translated = image_io.read_image(output / "alpha.png")
+    np.testing.assert_array_equal(translated[..., 3], images["alpha.png"][..., 3])
 
 
 @pytest.mark.parametrize("batch_size", ["1", "2", "5"])
 def test_batches_hold_images_of_one_size(tmp_path, negatives, monkeypatch, batch_size):
-    """Images of several sizes, in any order, come under their own names."""
+    """Images of several sizes, in any order, are written under their own names."""
     images = {f"{i}.png": grey(8 + i % 3, 12) for i in range(11)}
     for name, image in images.items():
         image_io.write_image(tmp_path / name, image)
@@ -83,28 +83,28 @@ def test_batches_hold_images_of_one_size(tmp_path, negatives, monkeypatch, batch
     assert len(shapes) == sum(-(-count // int(batch_size)) for count in (4, 7))
 
 
-def test_one_file(tmp_path, negatives):
-    """A file comes into the folder under its name, or its name in another format."""
+def test_one_image(tmp_path, negatives):
+    """An image is written to the folder under its name, or with another format's suffix."""
     image = grey(9, 10)
     image_io.write_image(tmp_path / "one.png", image)
     call(tmp_path / "one.png", tmp_path / "out")
     call(tmp_path / "one.png", tmp_path, "--format", "tif", "--direction", "b_to_a")
     assert files(tmp_path / "out") == ["one.png"]
     np.testing.assert_array_equal(image_io.read_image(tmp_path / "one.tif"), 255 - image)
-    assert [asked["direction"] for asked in negatives] == ["a_to_b", "b_to_a"]
+    assert [arguments["direction"] for arguments in negatives] == ["a_to_b", "b_to_a"]
 
 
 def test_round_trips_and_strips(tmp_path, negatives):
-    """Beside each translation what it is brought back to, and all in a row."""
+    """Each translation is translated back, and all are written in a row."""
     image = grey(9, 10)
     image_io.write_image(tmp_path / "one.bmp", image)
     call(tmp_path / "one.bmp", tmp_path / "out", "--round_trip", "--side_by_side")
     assert files(tmp_path / "out") == ["one.bmp", "one_back.bmp", "one_side_by_side.png"]
-    back, row = (
+    round_trip, row = (
         image_io.read_image(tmp_path / "out" / f"one_{name}")
         for name in ("back.bmp", "side_by_side.png")
     )
-    np.testing.assert_array_equal(back, image)
+    np.testing.assert_array_equal(round_trip, image)
     np.testing.assert_array_equal(row, image_io.strip([[image, 255 - image, image]]))
     call(tmp_path / "one.bmp", tmp_path / "two", "--side_by_side")
     row = image_io.read_image(tmp_path / "two" / "one_side_by_side.png")

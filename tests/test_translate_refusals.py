@@ -1,4 +1,4 @@
-"""The translating program refuses what would lose something, and says what is wrong in one line."""
+"""The translate program refuses to lose data, with one line that says what is wrong."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ from tests.translators import save_run
 ROOT = Path(__file__).parent.parent
 
 
-def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
-    """Before anything is loaded, the first file that is there is named, and how many."""
+def test_nothing_is_overwritten_without_the_flag(tmp_path, negatives):
+    """Before the model is loaded, the first existing file is named, and how many there are."""
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png", "c.png"):
         image_io.write_image(tmp_path / "in" / name, grey(8, 8))
@@ -28,8 +28,8 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
     (output / "a.png").unlink()
     before = (output / "b.png").read_bytes()
     image_io.write_image(tmp_path / "in" / "b.png", grey(8, 8))
-    said = refusal(tmp_path / "in", output)
-    assert said == f"{output / 'b.png'} and 1 more there already; --overwrite replaces them"
+    message = refusal(tmp_path / "in", output)
+    assert message == f"{output / 'b.png'} (and 1 more): exists; --overwrite replaces it"
     assert (output / "b.png").read_bytes() == before
     assert not (output / "a.png").exists()
     assert len(negatives) == 1
@@ -38,30 +38,30 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, negatives):
 
 
 def test_names_that_differ_in_case(tmp_path, negatives, monkeypatch):
-    """Each has its own, but where the file system takes them for one."""
+    """Each has its own file, except on file systems that do not distinguish case."""
     (tmp_path / "in").mkdir()
     for name in ("Cat.png", "cat.bmp"):
         image_io.write_image(tmp_path / "in" / name, grey(8, 8))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "platform", "darwin")
-        said = refusal(tmp_path / "in", tmp_path / "out", "--format", "png")
-    assert "would both make" in said
+        message = refusal(tmp_path / "in", tmp_path / "out", "--format", "png")
+    assert "would both be written" in message
     call(tmp_path / "in", tmp_path / "out", "--format", "png")
     assert files(tmp_path / "out") == ["Cat.png", "cat.png"]
 
 
-def test_output_named_like_a_image(tmp_path, negatives):
-    """It would become a folder of that name, unless there is one."""
+def test_output_named_like_an_image(tmp_path, negatives):
+    """A folder with the suffix of an image is not created, but used where it exists."""
     image_io.write_image(tmp_path / "a.png", grey(8, 8))
-    assert "that of a folder was expected" in refusal(tmp_path / "a.png", tmp_path / "out.png")
+    assert "expected a folder" in refusal(tmp_path / "a.png", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
     (tmp_path / "out.png").mkdir()
     call(tmp_path / "a.png", tmp_path / "out.png")
     assert files(tmp_path / "out.png") == ["a.png"]
 
 
-def test_home(tmp_path, monkeypatch):
-    """The shell does not expand it behind an equals sign."""
+def test_home_is_expanded(tmp_path, monkeypatch):
+    """The shell does not expand ~ after an equals sign."""
     monkeypatch.setenv("HOME", str(tmp_path))
     image_io.write_image(tmp_path / "a.png", grey(8, 8))
     with pytest.raises(UserError, match=f"{tmp_path}/run"):
@@ -80,19 +80,19 @@ def test_output_below_the_input_is_not_read_again(tmp_path, negatives):
     ("arguments", "expected"),
     [
         (["--input", "{}/none"], "there is no such image or folder"),
-        (["--input", "{}/empty"], "no images in it"),
-        (["--input", "{}/in/a.gif"], ".gif files are not written; choose a --format"),
-        (["--output", "{}/in"], "another was expected"),
+        (["--input", "{}/empty"], "no images found"),
+        (["--input", "{}/in/a.gif"], ".gif files cannot be written; choose a --format"),
+        (["--output", "{}/in"], "expected another folder"),
         (["--output", "{}/in", "--input", "{}/in/a.png", "--overwrite"], "is an image to"),
-        (["--format", "png"], "would both make"),
+        (["--format", "png"], "would both be written"),
         (["--format", "gif"], "invalid choice: 'gif'"),
-        (["--format", "pgm", "--input", "{}/in/a.png"], "PGM holds no colour"),
+        (["--format", "pgm", "--input", "{}/in/a.png"], "PGM cannot hold colour"),
         (["--batch_size", "x"], "invalid int value: 'x'"),
         (["--directoin", "a_to_b"], "unrecognized arguments"),
     ],
 )
-def test_mistakes_are_said_in_one_line(tmp_path, negatives, arguments, expected):
-    """Places, names, formats and flags; nothing is made."""
+def test_mistakes_are_one_line(tmp_path, negatives, arguments, expected):
+    """Wrong paths, names, formats and flags are refused before anything is written."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "in").mkdir()
     for name in ("a.png", "a.jpg"):
@@ -105,13 +105,13 @@ def test_mistakes_are_said_in_one_line(tmp_path, negatives, arguments, expected)
 
 
 def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, capsys):
-    """An image that its file would not hold is named, not computed, and the others are done."""
+    """An image that its format cannot hold is named and not computed; others are translated."""
     computed = []
     apply = Translator.apply
 
-    def recorded(self, *given, **options):
-        computed.append(given)
-        return apply(self, *given, **options)
+    def recorded(self, *args, **options):
+        computed.append(args)
+        return apply(self, *args, **options)
 
     monkeypatch.setattr(Translator, "apply", recorded)
     (tmp_path / "in").mkdir()
@@ -119,48 +119,48 @@ def test_alpha_is_not_dropped_for_a_format(tmp_path, negatives, monkeypatch, cap
         image_io.write_image(tmp_path / "in" / name, grey(8, 8, channels))
     with pytest.raises(SystemExit):
         call(tmp_path / "in", tmp_path / "out", "--format", "jpg")
-    assert "a.jpg: JPEG holds no colour with alpha" in capsys.readouterr().err
+    assert "a.jpg: JPEG cannot hold colour with alpha" in capsys.readouterr().err
     assert files(tmp_path / "out") == ["b.jpg"]
     assert len(computed) == 1
 
 
-def test_folders_that_cannot_be_made_are_named(tmp_path, negatives, capsys):
-    """A file stands where the output should."""
+def test_folders_that_cannot_be_created_are_named(tmp_path, negatives, capsys):
+    """A file has the name of the output folder."""
     image_io.write_image(tmp_path / "a.png", grey(8, 8))
     (tmp_path / "out").write_text("")
     with pytest.raises(SystemExit):
         call(tmp_path / "a.png", tmp_path / "out" / "below")
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be created" in capsys.readouterr().err
 
 
-def test_a_stop_leaves_whole_files_alone(tmp_path, negatives, monkeypatch, capsys):
-    """Ctrl-C in the middle: what is there can be read, and nothing else is."""
+def test_ctrl_c_leaves_complete_files_only(tmp_path, negatives, monkeypatch, capsys):
+    """All files written before ctrl-C can be read, and there are no others."""
     images = {f"{i}.png": grey(8, 8) for i in range(9)}
     for name, image in images.items():
         image_io.write_image(tmp_path / name, image)
     apply, calls = Translator.apply, []
 
-    def interrupted(self, *given, **options):
-        calls.append(given)
+    def interrupted(self, *args, **options):
+        calls.append(args)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return apply(self, *given, **options)
+        return apply(self, *args, **options)
 
     monkeypatch.setattr(Translator, "apply", interrupted)
     with pytest.raises(SystemExit) as stopped:
         call(tmp_path, tmp_path / "out")
     assert stopped.value.code == 130
     assert "of 9 images done" in capsys.readouterr().err
-    there = [path.name for path in (tmp_path / "out").iterdir()]
-    assert len(there) == 5
-    for name in there:
+    written = [path.name for path in (tmp_path / "out").iterdir()]
+    assert len(written) == 5
+    for name in written:
         np.testing.assert_array_equal(
             image_io.read_image(tmp_path / "out" / name), 255 - images[name]
         )
 
 
 def test_the_command_needs_a_work_directory_and_no_tensorflow(tmp_path):
-    """From a checkpoint to a file, where TensorFlow, TFDS, CLU and Grain are not installed."""
+    """The command runs where TensorFlow, TFDS, CLU and Grain are not installed."""
     save_run(tmp_path / "run", (3,))
     image = grey(8, 8)
     image_io.write_image(tmp_path / "a.png", image)

@@ -1,4 +1,4 @@
-"""What tests of the translating program share."""
+"""Helpers of the tests of the translate program."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ RNG = np.random.default_rng(0)
 
 
 def grey(height, width, channels=3, dtype=np.uint8):
-    """An image whose channels are alike; alpha is not."""
+    """Return a random image with equal colour channels, and random alpha."""
     image = RNG.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
     image[..., : 3 if channels > 2 else 1] = image[..., :1]
     return image
@@ -25,7 +25,7 @@ def files(folder):
 
 
 def refusal(*arguments):
-    """The line with which it refuses: `main` raises, the command prints it and exits with 1."""
+    """Return the one-line message of the UserError that `main` raises."""
     with pytest.raises(UserError) as caught:
         call(*arguments)
     assert "\n" not in str(caught.value)

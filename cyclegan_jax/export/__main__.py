@@ -3,4 +3,4 @@
 from cyclegan_jax.export.program import main
 from cyclegan_jax.utils import command
 
-command.run(main, "the network does not fit into memory")
+command.run(main, "out of memory: the network is too large for this device")

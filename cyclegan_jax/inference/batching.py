@@ -1,4 +1,4 @@
-"""Images of many sizes, in batches that a translator computes at a time."""
+"""Batches of images of many sizes, and iteration ahead of their consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,32 +12,32 @@ Item = TypeVar("Item")
 def batches(
     translator: Translator,
     sizes: Sequence[tuple[int, int]],
-    most: Callable[[int, int], int] | None = None,
+    per_device: Callable[[int, int], int] | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Puts together what is computed at one size, for each of which there is a compilation.
+    """Group images by padded size, since each size is a compilation.
 
     Args:
-        translator: the model.
-        sizes: height and width of each image.
-        most: padded height and width to images a device computes at a time; by default the
-            translator's batch size.
+        translator: The model.
+        sizes: Height and width of each image.
+        per_device: Maximal number of images on a device for a padded height and width; by default
+            the translator's batch size.
 
     Yields:
-        How many to compute at least (`fill` of `Translator.apply`), and positions of images.
+        The batch size to compile for (`fill` of `Translator.apply`), and indices of images.
     """
     groups: dict[tuple[int, int], list[int]] = {}
-    for position, size in enumerate(sizes):
-        groups.setdefault(translator.padded_size(*size), []).append(position)
+    for index, size in enumerate(sizes):
+        groups.setdefault(translator.padded_size(*size), []).append(index)
     for (height, width), members in groups.items():
-        fill = translator.batch_for(height, len(members), most and most(height, width))
+        fill = translator.batch_for(height, len(members), per_device and per_device(height, width))
         for first in range(0, len(members), fill):
             yield fill, members[first : first + fill]
 
 
 def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
-    """The items, each asked for when the one `count` before it is handed out.
+    """Iterate over items with `count` of them requested ahead of the one yielded.
 
-    What the device or threads were given to do goes on while an earlier item is dealt with.
+    What devices or threads compute for later items overlaps with the use of an earlier one.
     """
     waiting: deque[Item] = deque()
     for item in items:

@@ -1,9 +1,9 @@
-"""Files to be made of images by a translator: which, and making them."""
+"""Translation of image files: which files to write for which images, and writing them."""
 
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,34 +18,41 @@ from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.formats import WRITABLE, check_writable
 from cyclegan_jax.utils.image_io import make_folder, read_image, read_size, strip, write_image
 
-_THREADS = 4  # that read, and as many that write
+_THREADS = 4  # for reading, and as many for writing
 _BATCHES_AHEAD = 2
 
 Item = TypeVar("Item")
 Failures = dict[Path, str]
 
 
-class Job(NamedTuple):
-    """An image, and the files that are made of it: the latter two where they are asked for."""
+class Plan(NamedTuple):
+    """An image and the files to write for it; None for those that were not requested.
+
+    Attributes:
+        source: The image.
+        translated: File for its translation.
+        round_trip: File for the translation translated back.
+        side_by_side: File for all of them in a row.
+    """
 
     source: Path
     translated: Path
-    back: Path | None = None
+    round_trip: Path | None = None
     side_by_side: Path | None = None
 
     @property
     def targets(self) -> list[Path]:
-        """All files that are made."""
+        """All files to write."""
         return [path for path in self[1:] if path is not None]
 
 
 class _Loaded(NamedTuple):
-    job: Job
+    plan: Plan
     image: np.ndarray
     prepared: Prepared
 
 
-def plan_jobs(
+def plan_files(
     source: Path,
     output: Path,
     *,
@@ -53,161 +60,171 @@ def plan_jobs(
     overwrite: bool = False,
     round_trip: bool = False,
     side_by_side: bool = False,
-) -> list[Job]:
-    """What is to be made of an image or a folder; no image is read.
+) -> list[Plan]:
+    """Plan the files to write for an image or a folder without reading any image.
 
-    Of a folder those images are left out that lie in `output`.
+    Images of a folder that are inside `output` are left out.
 
     Args:
-        source: an image, or a folder.
-        output: folder for what is made.
-        suffix: of the files, with its dot; by default each one's own.
-        overwrite: whether files that are there may be replaced.
-        round_trip: whether to make NAME_back as well.
-        side_by_side: whether to make NAME_side_by_side.png as well.
+        source: An image, or a folder that is searched with its subfolders.
+        output: Folder for the files.
+        suffix: Suffix of all files, with its dot; by default each keeps its own.
+        overwrite: Whether existing files may be replaced.
+        round_trip: Whether to write NAME_back as well.
+        side_by_side: Whether to write NAME_side_by_side.png as well.
 
     Raises:
-        UserError: there are no images, they cannot be written under their names, two would get
-            the same name, or files are there already.
+        UserError: There are no images, a suffix cannot be written, two images would be written to
+            the same file, or files exist.
     """
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
-        raise UserError(f"--output {output}: the name of an image; that of a folder was expected")
-    jobs = []
+        raise UserError(f"--output {output}: expected a folder, got the name of an image")
+    plans = []
     for path, name in _find(source, output):
         ending = suffix or path.suffix
         if ending.lower() not in WRITABLE:
-            kind = f"{ending} files are" if ending else "files without a suffix are"
-            raise UserError(f"--input {path}: {kind} not written; choose a --format")
+            kind = f"{ending} files" if ending else "files without a suffix"
+            raise UserError(f"--input {path}: {kind} cannot be written; choose a --format")
         target = output / name.with_suffix(ending)
-        jobs.append(
-            Job(
+        plans.append(
+            Plan(
                 path,
                 target,
                 target.with_stem(f"{target.stem}_back") if round_trip else None,
                 target.with_name(f"{target.stem}_side_by_side.png") if side_by_side else None,
             )
         )
-    origins: dict[str, Path] = {}
-    for job in jobs:
-        for target in job.targets:
-            # Where the file system takes a.png and A.png for one.
-            key = str(target).casefold() if sys.platform == "darwin" else str(target)
-            if key in origins:
-                raise UserError(f"{origins[key]} and {job.source} would both make {target}")
-            origins[key] = job.source
-    sources = {job.source.resolve() for job in jobs}
-    there = [target for job in jobs for target in job.targets if target.exists()]
-    for target in there:
-        if target.resolve() in sources:
-            raise UserError(f"--output {output}: {target} is an image to translate")
-    if there and not overwrite:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{there[0]}{more} there already; --overwrite replaces them")
-    return jobs
+    _check_targets(plans, output, overwrite=overwrite)
+    return plans
 
 
 def _find(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Images, and their paths from the folder they were found in."""
+    """Return images and their paths relative to the folder that was searched."""
     if source.is_file():
         return [(source, Path(source.name))]
     if not source.is_dir():
         raise UserError(f"--input {source}: there is no such image or folder")
     root, inner = source.resolve(), output.resolve()
     if root == inner:
-        raise UserError(f"--output {output}: the folder of the images; another was expected")
+        raise UserError(f"--output {output}: expected another folder than --input")
     names = [path.relative_to(source) for path in search(source, "--input")]
     if root in inner.parents:
         names = [name for name in names if inner not in (root / name).parents]
     if not names:
-        raise UserError(f"--input {source}: no images in it ({' '.join(SUFFIXES)})")
+        raise UserError(f"--input {source}: no images found ({' '.join(SUFFIXES)})")
     return [(source / name, name) for name in names]
 
 
-def translate_jobs(translator: Translator, jobs: list[Job], count: Callable[[], None]) -> Failures:
-    """Makes all files; threads read and write while the device computes.
+def _check_targets(plans: Sequence[Plan], output: Path, *, overwrite: bool) -> None:
+    """Raise UserError for files that two images share, that are images to read, or that exist."""
+    origins: dict[str, Path] = {}
+    for plan in plans:
+        for target in plan.targets:
+            # File systems of macOS do not distinguish a.png and A.png.
+            key = str(target).casefold() if sys.platform == "darwin" else str(target)
+            if key in origins:
+                raise UserError(
+                    f"{target}: {origins[key]} and {plan.source} would both be written to it"
+                )
+            origins[key] = plan.source
+    sources = {plan.source.resolve() for plan in plans}
+    existing = [target for plan in plans for target in plan.targets if target.exists()]
+    for target in existing:
+        if target.resolve() in sources:
+            raise UserError(f"--output {output}: {target} is an image to translate")
+    if existing and not overwrite:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]}{more}: exists; --overwrite replaces it")
 
-    Images come in the order of their padded sizes, for each of which there is a compilation.
+
+def translate_files(
+    translator: Translator, plans: Sequence[Plan], on_done: Callable[[], None]
+) -> Failures:
+    """Translate images and write all planned files.
+
+    Threads read and write while the device computes. Images are processed in the order of their
+    padded sizes, each of which is compiled once.
 
     Args:
-        translator: the model.
-        jobs: what is to be made.
-        count: is called for every image that is done with.
+        translator: The model.
+        plans: Images and files, all with or all without a round trip.
+        on_done: Called after each image, whether translated or failed.
 
     Returns:
-        {image: what is wrong}, for those that could not be read, translated or written.
+        {image: error} for those that could not be read, translated or written.
 
     Raises:
-        UserError: the format of a file does not hold what the network makes.
+        UserError: A file's format cannot hold the network's output.
     """
-    for job in jobs:
-        _check_formats(translator, job)
+    for plan in plans:
+        _check_formats(translator, plan)
     failures: Failures = {}
 
-    def settle(job: Job, future: "Future[Item]", *, last: bool = False) -> Item | None:
-        """What a thread made of an image; None where it failed."""
+    def result(plan: Plan, future: "Future[Item]", *, final: bool = False) -> Item | None:
+        """Wait for a thread's result; a failure is recorded and gives None."""
         try:
-            result = future.result()
+            value = future.result()
         except UserError as error:
-            failures[job.source] = str(error)
-            count()
+            failures[plan.source] = str(error)
+            on_done()
             return None
-        if last:
-            count()
-        return result
+        if final:
+            on_done()
+        return value
 
     with ThreadPoolExecutor(_THREADS) as writers, contextlib.ExitStack() as stack:
         readers = ThreadPoolExecutor(_THREADS)
         stack.callback(readers.shutdown, cancel_futures=True)  # ctrl-C does not wait for them
-        measured = [(job, readers.submit(read_size, job.source)) for job in jobs]
-        sizes = [(job, size) for job, future in measured if (size := settle(job, future))]
-        given = [job for job, _ in sizes]
-        loading = (
-            (fill, [(given[i], readers.submit(_load, translator, given[i])) for i in chosen])
-            for fill, chosen in batches(translator, [size for _, size in sizes])
+        reading_sizes = [(plan, readers.submit(read_size, plan.source)) for plan in plans]
+        sizes = [(plan, size) for plan, future in reading_sizes if (size := result(plan, future))]
+        readable = [plan for plan, _ in sizes]
+        reading = (
+            (fill, [(readable[i], readers.submit(_load, translator, readable[i])) for i in indices])
+            for fill, indices in batches(translator, [size for _, size in sizes])
         )
-        writing: deque[tuple[Job, Future[None]]] = deque()
-        for fill, reading in ahead(loading, _BATCHES_AHEAD):
-            loaded = [one for job, future in reading if (one := settle(job, future))]
-            if not loaded:
+        writing: deque[tuple[Plan, Future[None]]] = deque()
+        for fill, futures in ahead(reading, _BATCHES_AHEAD):
+            batch = [loaded for plan, future in futures if (loaded := result(plan, future))]
+            if not batch:
                 continue
-            outputs = translator.apply(
-                [one.prepared for one in loaded], fill=fill, round_trip=jobs[0].back is not None
-            )
-            for index, one in enumerate(loaded):
-                writing.append((one.job, writers.submit(_save, one, outputs, index)))
+            inputs = [loaded.prepared for loaded in batch]
+            round_trip = plans[0].round_trip is not None
+            outputs = translator.apply(inputs, fill=fill, round_trip=round_trip)
+            for i, loaded in enumerate(batch):
+                writing.append((loaded.plan, writers.submit(_write, loaded, outputs, i)))
             while len(writing) > _BATCHES_AHEAD * fill:
-                settle(*writing.popleft(), last=True)
-        for job, future in writing:
-            settle(job, future, last=True)
+                result(*writing.popleft(), final=True)
+        for plan, written in writing:
+            result(plan, written, final=True)
     return failures
 
 
 def _check_formats(
-    translator: Translator, job: Job, *, alpha: bool = False, deep: bool = False
+    translator: Translator, plan: Plan, *, alpha: bool = False, deep: bool = False
 ) -> None:
-    """Raises UserError where a file's format does not hold what is made for it."""
-    made = [(job.translated, translator.reverse_network.channels)]
-    if job.back is not None:
-        made.append((job.back, translator.network.channels))
-    for path, channels in made:
+    """Raise UserError where a file's format cannot hold the network's output."""
+    files = [(plan.translated, translator.reverse_network.channels)]
+    if plan.round_trip is not None:
+        files.append((plan.round_trip, translator.network.channels))
+    for path, channels in files:
         check_writable(path, channels + (alpha and channels in (1, 3)), deep=deep)
 
 
-def _load(translator: Translator, job: Job) -> _Loaded:
-    image = read_image(job.source)
-    prepared = translator.prepare(image, str(job.source))
+def _load(translator: Translator, plan: Plan) -> _Loaded:
+    image = read_image(plan.source)
+    prepared = translator.prepare(image, str(plan.source))
     deep = image.dtype == np.uint16
-    _check_formats(translator, job, alpha=prepared.alpha is not None, deep=deep)
-    return _Loaded(job, image, prepared)
+    _check_formats(translator, plan, alpha=prepared.alpha is not None, deep=deep)
+    return _Loaded(plan, image, prepared)
 
 
-def _save(loaded: _Loaded, outputs: list[Any], index: int) -> None:
-    """Writes one image's files; waits for the device."""
-    job = loaded.job
-    made = [finish(loaded.prepared, np.asarray(output)[index]) for output in outputs]
-    files = dict(zip((job.translated, job.back), made, strict=False))
-    if job.side_by_side is not None:
-        files[job.side_by_side] = strip([[loaded.image, *made]])
+def _write(loaded: _Loaded, outputs: list[Any], index: int) -> None:
+    """Write one image's files, after waiting for the device."""
+    plan = loaded.plan
+    images = [finish(loaded.prepared, np.asarray(output)[index]) for output in outputs]
+    files = dict(zip((plan.translated, plan.round_trip), images, strict=False))
+    if plan.side_by_side is not None:
+        files[plan.side_by_side] = strip([[loaded.image, *images]])
     for path, image in files.items():
         assert path is not None
         make_folder(path.parent)

@@ -1,4 +1,4 @@
-"""An image made ready for a generator, and made of what the generator gives."""
+"""Conversions between images and the inputs and outputs of a generator."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from cyclegan_jax.utils.image_io import to_uint8, to_uint16
 
 
 class Prepared(NamedTuple):
-    """An image as a generator takes it, and what is needed to make an image of the result.
+    """An image as input of a generator, and what is needed to restore its size and alpha.
 
     Attributes:
-        values: [h, w, C], uint8 or uint16, of the network's channels and with padding.
-        size: height and width of the image.
-        alpha: [H, W, 1], where it has that and the network does not take it.
+        values: [h, w, C], uint8 or uint16, padded and with the channels of the network.
+        size: Height and width of the image.
+        alpha: [H, W, 1] where the image has alpha and the network does not, else None.
     """
 
     values: np.ndarray
@@ -25,16 +25,16 @@ class Prepared(NamedTuple):
 def prepare(
     image: np.ndarray, channels: int, size: tuple[int, int], name: str = "image"
 ) -> Prepared:
-    """Gives an image the channels and the size that a network takes.
+    """Convert an image to the channels and the padded size of a network.
 
     Args:
         image: [H, W, C], uint8 or uint16.
-        channels: of the network's domain.
-        size: height and width, at least the image's; the rest is filled by reflection.
-        name: what to call it in messages.
+        channels: Channels of the network's input.
+        size: Height and width to pad to by reflection, at least the image's.
+        name: The image's name in messages.
 
     Raises:
-        UserError: its channels are not the network's and cannot be made.
+        UserError: The channels cannot be converted.
     """
     height, width, own = image.shape
     has_alpha = own in (2, 4) and channels in (1, 3)
@@ -46,7 +46,7 @@ def prepare(
 
 
 def finish(prepared: Prepared, output: np.ndarray) -> np.ndarray:
-    """The image of a result, float [h, w, C'], with the size, depth and alpha it began with."""
+    """Convert an output, float [h, w, C'], to an image of the input's size, bit depth and alpha."""
     height, width = prepared.size
     to_integer = to_uint8 if prepared.values.dtype == np.uint8 else to_uint16
     image = to_integer(output[:height, :width])

@@ -1,1 +1,1 @@
-"""Images and files, errors, and what the command-line programs share."""
+"""Image files and values, atomic writes, registries, errors and command lines."""

@@ -1,4 +1,4 @@
-"""What the programs share as commands: one line for a mistake, and an exit code that tells it."""
+"""Command lines that report a user's mistakes in one line and with an exit code."""
 
 import argparse
 import signal
@@ -13,26 +13,26 @@ from cyclegan_jax.utils.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
+    """An argument parser that raises UserError instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
+        """Raise UserError."""
         raise UserError(f"{message}; see {self.prog} --help")
 
 
 def path(text: str) -> Path:
-    """An argument that names a file or a folder; the shell leaves the ~ of --output=~/x to us."""
+    """Convert an argument to a path; the shell does not expand the ~ of --output=~/x."""
     return Path(text).expanduser()
 
 
 def run(main: Callable[[], None], out_of_memory: str) -> None:
-    """Runs a program's `main` and leaves with an error's line instead of a traceback.
+    """Run a program and exit with one line instead of a traceback for expected errors.
 
     Args:
-        main: raises UserError for mistakes of the user's.
-        out_of_memory: what to say where the device has not enough.
+        main: The program; raises UserError for a user's mistakes.
+        out_of_memory: The message for an exhausted device.
     """
-    # Leaves as ctrl-C does: files are finished or not there.
+    # Unwinds as ctrl-C does, so that unfinished files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()
@@ -47,5 +47,5 @@ def run(main: Callable[[], None], out_of_memory: str) -> None:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether the device's memory, or the host's, did not suffice."""
+    """Return whether an error of JAX says that memory of the device or host is exhausted."""
     return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)

@@ -1,8 +1,8 @@
-"""The one exception for mistakes in what the user gave: programs print its line and exit with 1."""
+"""The exception for a user's mistakes; programs print its message and exit with 1."""
 
 
 class UserError(Exception):
     """A wrong configuration, path, image or checkpoint.
 
-    The message is one line that names the thing, what was expected and the choices there are.
+    The message is one line: "THING: expected X, got Y", with the choices or the fix.
     """

@@ -1,4 +1,4 @@
-"""Images: reading and writing files, the range of the networks, and sample strips.
+"""Images: reading and writing files, value ranges, and strips of images.
 
 An image is an array [H, W, C] of uint8 or uint16 with C = 1 (grey), 2 (grey, alpha), 3 (RGB) or
 4 (RGBA). The networks see float32 in [-1, 1].
@@ -15,18 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from cyclegan_jax.utils.atomic import atomic_path
 from cyclegan_jax.utils.errors import UserError
-from cyclegan_jax.utils.formats import FORMATS, check_writable, encode_png16, encode_tiff16
+from cyclegan_jax.utils.formats import (
+    FORMATS,
+    check_writable,
+    decode_deep_png,
+    decode_deep_tiff,
+    is_tiff,
+    tiff_size,
+)
 
-# The images are the user's own, and satellite and microscope images do pass Pillow's limit
-# of 179 million pixels, which is there against uploads by strangers.
+# Satellite and microscope images exceed Pillow's limit of 179 million pixels, which protects
+# servers from strangers' uploads; these images are the user's own.
 Image.MAX_IMAGE_PIXELS = None
-
-_ORIENTATION = ExifTags.Base.Orientation
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
-# How Pillow's other modes become images; "P" is decided by whether the palette has alpha.
+# What Pillow's other modes are converted to; for "P" it depends on the palette.
 _EXPANDED = {
     "1": "L",
     "PA": "RGBA",
@@ -38,31 +44,28 @@ _EXPANDED = {
     "LAB": "RGB",
     "HSV": "RGB",
 }
-# Unpackers of 16-bit samples by byte order (L: little, B: big, N: this machine's), each with the
-# one that takes the other byte.
-_OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if struct.pack("=H", 1) == b"\1\0" else "L"}
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Reads one image as it is meant to be seen.
+    """Read an image as viewers show it.
 
     EXIF orientation is applied, palettes are expanded, alpha is kept as the last channel, CMYK
-    and other colour spaces become RGB. Samples of 16 bits stay: of any PNG, of TIFF in grey, RGB
-    and RGBA (channels interleaved), of grey PGM. Of files with several pages the first is read.
+    and other colour spaces become RGB. Samples of 16 bits are kept in PNG, TIFF and PGM. Of a file
+    with several pages the first is read.
 
     Args:
-      path: a file in a format that Pillow reads; its name does not matter.
+        path: A file in a format that Pillow reads; its name does not matter.
 
     Returns:
-      [H, W, C], uint8 or uint16, C from 1 to 4.
+        [H, W, C], uint8 or uint16, C from 1 to 4.
 
     Raises:
-      UserError: the file is missing, damaged, no image, or holds values that are neither 8-
-        nor 16-bit (floating point, negative or 32-bit).
+        UserError: The file is missing, damaged, not an image, or holds values that are neither 8-
+            nor 16-bit (floating point, negative or 32-bit).
     """
     try:
-        # Given a path, Pillow maps plain TIFF into memory and mistakes the sides of those that
-        # are to be turned by 90 degrees; given an open file, it does not.
+        # Pillow maps plain TIFF files into memory when given a path, and then confuses height and
+        # width where they are rotated by 90 degrees. It does not when given an open file.
         with Path(path).open("rb") as stream:
             return decode_image(stream, str(path))
     except OSError as error:
@@ -70,15 +73,18 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def decode_image(stream: IO[bytes], name: str) -> np.ndarray:
-    """`read_image` from a binary file that can seek; `name` is what to call it in messages."""
+    """Decode an image from a seekable binary file, as `read_image` does.
+
+    Args:
+        stream: The file.
+        name: Its name in messages.
+    """
     try:
-        with Image.open(stream) as pil:
-            other_bytes = _other_bytes_wanted(pil)
-            image = _as_array(pil, name)
-        if other_bytes:
+        image = _decode_deep(stream)
+        if image is None:
             stream.seek(0)
             with Image.open(stream) as pil:
-                image = _join_bytes(image, pil, other_bytes)
+                image = _as_array(pil, name)
     except UserError:
         raise
     except Exception as error:
@@ -87,46 +93,93 @@ def decode_image(stream: IO[bytes], name: str) -> np.ndarray:
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Height and width of the image that `read_image` would give, from the file's header alone.
+    """Return height and width of the image that `read_image` would return, without decoding it.
 
     Raises:
-      UserError: as `read_image`, as far as the header tells.
+        UserError: As `read_image`, as far as the file's header shows.
     """
     try:
-        with Image.open(path) as pil:
-            width, height = pil.size
-            # Of TIFF, Pillow tells the size as it is after turning.
-            turned = pil.format != "TIFF" and pil.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        with Path(path).open("rb") as stream:
+            if is_tiff(stream):
+                height, width, orientation = tiff_size(stream)
+            else:
+                with Image.open(stream) as pil:
+                    width, height = pil.size
+                    orientation = _orientation(pil, stream)
     except Exception as error:
         raise _unreadable(str(path), error) from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def _unreadable(name: str, error: Exception) -> UserError:
-    """The error to raise for whatever Pillow raised, which is nearly anything on damaged files."""
+    """Return the error for an exception of a decoder, of any type where a file is damaged."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"image {name}: there is no such file")
     reason = " ".join(str(error).split()) or type(error).__name__
-    if reason.startswith("cannot identify"):  # and then a Python object
+    if reason.startswith("cannot identify"):  # continues with the repr of a Python object
         reason = "it is not an image of a known format"
     return UserError(f"image {name} cannot be read: {reason}")
 
 
+def _decode_deep(stream: IO[bytes]) -> np.ndarray | None:
+    """Decode an image of which Pillow would drop bits, upright; None for others."""
+    if is_tiff(stream):
+        decoded = decode_deep_tiff(stream)
+        return decoded and _upright(*decoded)
+    image = decode_deep_png(stream)
+    if image is None:
+        return None
+    stream.seek(0)
+    with Image.open(stream) as pil:
+        return _upright(image, _orientation(pil, stream))
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image
+
+
+def _orientation(pil: Image.Image, stream: IO[bytes]) -> int:
+    """Return the EXIF orientation of an open image without decoding its pixels."""
+    # PngImageFile.getexif would decode the pixels, in case that EXIF data follow them.
+    exif = Image.Image.getexif(pil)
+    if pil.format == "PNG" and not exif:
+        exif = _png_exif(stream)
+    return exif.get(ExifTags.Base.Orientation, 1)
+
+
+def _png_exif(stream: IO[bytes]) -> Image.Exif:
+    """Return the EXIF data of a PNG file, wherever they are stored in it."""
+    exif = Image.Exif()
+    stream.seek(8)
+    while len(header := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind == b"eXIf":
+            exif.load(stream.read(length))
+            break
+        stream.seek(length + 4, os.SEEK_CUR)  # the data and their checksum
+    return exif
+
+
 def _as_array(pil: Image.Image, name: str) -> np.ndarray:
-    """Loads an opened image as [H, W, C] uint8 or uint16."""
+    """Load an open image as [H, W, C] uint8 or uint16."""
     pil.load()
     ImageOps.exif_transpose(pil, in_place=True)
     mode = pil.mode
     if mode == "F":
-        raise UserError(
-            f"image {name} holds floating-point values: expected 8 or 16 bits per channel"
-        )
+        raise UserError(f"image {name}: expected 8 or 16 bits per channel, got floating point")
     if mode == "I" or mode.startswith("I;16"):
         values = np.asarray(pil)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise UserError(
-                f"image {name} holds values from {values.min()} to {values.max()}: "
-                "expected 8 or 16 bits per channel (0 to 65535)"
+                f"image {name}: expected 8 or 16 bits per channel (0 to 65535), got values from "
+                f"{values.min()} to {values.max()}"
             )
         return values.astype(np.uint16)[..., None]
     if mode == "P":
@@ -137,96 +190,45 @@ def _as_array(pil: Image.Image, name: str) -> np.ndarray:
     return values[..., None] if values.ndim == 2 else values
 
 
-def _rawmode(args: object) -> str:
-    """The name of the unpacker in a tile's arguments ("" where there is none)."""
-    first = args[0] if isinstance(args, tuple) and args else args
-    return first if isinstance(first, str) else ""
-
-
-def _other_bytes_wanted(pil: Image.Image) -> str:
-    """The unpacker that gives what Pillow drops from 16-bit colour ("" when nothing is lost).
-
-    Pillow keeps the high bytes of colour with 16 bits per channel. Its unpacker for the opposite
-    byte order picks the low ones out of the same data. Grey with alpha has no such unpacker, but
-    its four bytes per pixel can be taken as RGBA.
-    """
-    rawmodes = {_rawmode(tile.args) for tile in getattr(pil, "tile", [])}
-    if len(rawmodes) != 1:
-        return ""
-    rawmode = rawmodes.pop()
-    if rawmode == "LA;16B":
-        return "RGBA"
-    colour, _, order = rawmode.partition(";16")
-    if colour in ("RGB", "RGBX", "RGBA") and order in _OTHER_BYTE:
-        return f"{colour};16{_OTHER_BYTE[order]}"
-    return ""
-
-
-def _join_bytes(high: np.ndarray, pil: Any, rawmode: str) -> np.ndarray:
-    """The 16-bit image from its high bytes and the file opened once more."""
-    pil.tile = [
-        tile._replace(args=rawmode if isinstance(tile.args, str) else (rawmode, *tile.args[1:]))
-        for tile in pil.tile
-    ]
-    pil.load()
-    ImageOps.exif_transpose(pil, in_place=True)
-    low = np.asarray(pil)
-    if rawmode == "RGBA":
-        return low.view(">u2").astype(np.uint16)
-    return (high.astype(np.uint16) << 8) | low
-
-
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those it lies in, where they are not there. Raises UserError."""
+    """Create a folder and its parents unless they exist. Raises UserError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be created: {error.strerror}") from error
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Writes an image, in the format that the suffix names; whole or not at all.
+    """Write an image atomically, in the format that the suffix names.
 
-    PNG takes 1 to 4 channels of 8 or 16 bits, and so does TIFF but for 16-bit grey with alpha.
-    WebP (without loss) takes 1 to 4 channels of 8 bits, JPEG (quality 95), BMP and PPM take 1 or
-    3, and PGM one channel of 8 or 16 bits.
+    PNG and TIFF hold 1 to 4 channels of 8 or 16 bits, lossless WebP 1 to 4 channels of 8 bits,
+    JPEG (quality 95), BMP and PPM 1 or 3, and PGM one channel of 8 or 16 bits.
 
     Args:
-      path: ends in one of `formats.WRITABLE`; a file there is replaced.
-      image: [H, W, C] or [H, W], uint8 or uint16.
+        path: Ends in one of `formats.WRITABLE`; an existing file is replaced.
+        image: [H, W, C] or [H, W], uint8 or uint16.
 
     Raises:
-      UserError: unknown suffix, a format that cannot hold the image, or a failed write.
+        UserError: The suffix is unknown, the format cannot hold the image, or writing fails.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
     if image.ndim == 2:
         image = image[..., None]
     if image.dtype not in (np.uint8, np.uint16) or image.shape[-1] not in (1, 2, 3, 4):
-        raise ValueError(f"not an image: {image.dtype} {image.shape}")
-    channels, deep = image.shape[-1], image.dtype == np.uint16
-    check_writable(path, channels, deep=deep)
-    # The suffix stays at the end, for Pillow; the dot in front hides it from folder sources.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
+        raise ValueError(
+            f"expected uint8 or uint16 [H, W, 1 to 4], got {image.dtype} {image.shape}"
+        )
+    check_writable(path, image.shape[-1], deep=image.dtype == np.uint16)
     try:
-        try:
-            if deep and channels > 1:
-                encode = encode_png16 if suffix == ".png" else encode_tiff16
-                temporary.write_bytes(encode(image))
-            else:
-                flat = image[..., 0] if channels == 1 else image
-                pil = Image.fromarray(np.ascontiguousarray(flat))
-                pil.save(temporary, **FORMATS[suffix].options)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_path(path) as temporary:
+            FORMATS[path.suffix.lower()].encode(temporary, image)
     except (OSError, ValueError) as error:  # ValueError: larger than the format allows
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"image {path} cannot be written: {reason}") from error
 
 
 def to_float(x: Array, dtype: Any = np.float32) -> Array:
-    """uint8 or uint16 to float32 (or dtype) in [-1, 1]: 0 becomes -1, 255 (65535) becomes 1."""
+    """Map uint8 or uint16 to float32 (or dtype) in [-1, 1]: 0 to -1, 255 (65535) to 1."""
     if x.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"expected uint8 or uint16, got {x.dtype}")
     half = 127.5 if x.dtype == np.uint8 else 32767.5
@@ -234,12 +236,12 @@ def to_float(x: Array, dtype: Any = np.float32) -> Array:
 
 
 def to_uint8(x: Array) -> Array:
-    """[-1, 1] to uint8, to the nearest; what lies outside goes to the ends."""
+    """Map [-1, 1] to uint8, rounded to nearest and clipped."""
     return _to_integer(x, 255, np.uint8)
 
 
 def to_uint16(x: Array) -> Array:
-    """[-1, 1] to uint16, to the nearest; what lies outside goes to the ends."""
+    """Map [-1, 1] to uint16, rounded to nearest and clipped."""
     return _to_integer(x, 65535, np.uint16)
 
 
@@ -250,23 +252,23 @@ def _to_integer(x: Array, top: int, dtype: type) -> Array:
 
 
 def to_8_bits(image: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 by scaling the full range, to the nearest; uint8 as it is."""
+    """Scale uint16 to uint8, rounded to nearest; return uint8 unchanged."""
     if image.dtype == np.uint8:
         return image
     return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def strip(rows: Sequence[Sequence[np.ndarray]], gap: int = 2) -> np.ndarray:
-    """One RGB image with the given images in rows and columns, white between them.
+    """Arrange images in rows and columns of one RGB image, with white between them.
 
     Args:
-      rows: images [H, W, C], uint8 or uint16, C from 1 to 4 (alpha is left out). Sizes may
-        differ, and so may the rows' lengths: a row is as high as its highest image, a column
-        as wide as its widest.
-      gap: pixels between neighbours.
+        rows: Images [H, W, C], uint8 or uint16, C from 1 to 4 (alpha is dropped). Sizes and
+            numbers of images per row may differ: a row is as high as its highest image, a column as
+            wide as its widest.
+        gap: Pixels between neighbours.
 
     Returns:
-      uint8 [H, W, 3].
+        uint8 [H, W, 3].
     """
     if not rows or not any(len(row) for row in rows):
         raise ValueError("a strip needs at least one image")

@@ -1,4 +1,4 @@
-"""Stopping a run politely: the first signal asks, a second ctrl-C leaves at once."""
+"""Signals that stop a run after the current update; a second ctrl-C ends it at once."""
 
 import functools
 import signal
@@ -11,8 +11,12 @@ import jax
 import numpy as np
 
 
-class InterruptedRun(Exception):  # noqa: N818 - not an error: the run did as it was told
-    """A run that saved its state and left, as a signal asked. `signum` is which."""
+class InterruptedRun(Exception):  # noqa: N818 - not an error: the run stopped as requested
+    """A run that saved its state and stopped on a signal.
+
+    Attributes:
+        signum: The signal's number.
+    """
 
     def __init__(self, signum: int, message: str):
         super().__init__(message)
@@ -20,39 +24,43 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error: the run did as it
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM set `signum` instead of ending the process."""
+    """Context in which SIGINT and SIGTERM are recorded instead of ending the process.
+
+    Attributes:
+        signum: The signal that this process received, None before.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._before: dict[int, object] = {}
-        self._asked: jax.Array | None = None
+        self._previous: dict[int, object] = {}
+        self._pending: jax.Array | None = None
 
     def __enter__(self) -> Self:
-        # Python allows handlers in the main thread alone; elsewhere signals keep their meaning.
+        # Python allows handlers in the main thread only; other threads leave signals as they are.
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
-                self._before[signum] = signal.signal(signum, self._ask)
+                self._previous[signum] = signal.signal(signum, self._record)
         return self
 
     def agreed(self) -> int | None:
-        """The signal that any process got, if one did: all get the same answer at the same call.
+        """Return the signal that any process received, the same in all processes.
 
-        With several processes it comes one call late, so that no device has to wait for the answer.
-        All processes must call this equally often.
+        All processes must call this equally often. With several of them a signal is returned one
+        call late, so that no device waits for the others' answers.
         """
         if jax.process_count() == 1:
             return self.signum
-        before = self._asked
+        previous = self._pending
         own = np.full(jax.local_device_count(), self.signum or 0, np.int32)
-        self._asked = _greatest(own)
-        return None if before is None else int(np.max(before)) or None
+        self._pending = _maximum(own)
+        return None if previous is None else int(np.max(previous)) or None
 
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        # The system's own handler needs no Python to run, so it works in the middle of an update.
+        # The default handler needs no Python code to run, so it works in the middle of an update.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         name = signal.Signals(signum).name
-        print(f"{name}: stopping after this update; ctrl-C leaves at once", file=sys.stderr)
+        print(f"{name}: stopping after this update; ctrl-C again stops at once", file=sys.stderr)
 
     def __exit__(
         self,
@@ -60,11 +68,11 @@ class StopRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for signum, handler in self._before.items():
+        for signum, handler in self._previous.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
 
 @functools.partial(jax.pmap, axis_name="devices")
-def _greatest(values: jax.Array) -> jax.Array:
-    """The greatest value of all devices of all processes, for each."""
+def _maximum(values: jax.Array) -> jax.Array:
+    """Return the maximum over the devices of all processes, on each."""
     return jax.lax.pmax(values, "devices")
