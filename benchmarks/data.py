@@ -87,9 +87,7 @@ def measure(args: argparse.Namespace, folder: str) -> None:
     updates = max(1, args.pairs // args.batch_size)
     with dataset.batches(0, epoch + args.rounds * updates) as batches:
         cold = args.batch_size / _seconds_per_batch(batches, epoch)
-        warm = [
-            args.batch_size / _seconds_per_batch(batches, updates) for _ in range(args.rounds)
-        ]
+        warm = [args.batch_size / _seconds_per_batch(batches, updates) for _ in range(args.rounds)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = [
         ("machine", f"{_processor()}, {cores} cores"),
