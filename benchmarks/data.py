@@ -1,11 +1,10 @@
-"""Pairs per second of the input pipeline, cold (read, decode, resize) and warm (from memory).
+"""Pairs per second of the input pipeline, cold (read, decode, resize) and warm (from the cache).
 
-    python benchmarks/data.py                      # made images, 286 -> 256
+    python benchmarks/data.py                      # generated images, 286 -> 256
     python benchmarks/data.py --dir horse2zebra    # a folder with trainA and trainB
 
-Cold is the first time through the set; the files themselves may be in the system's memory. Warm
-is the median of several stretches after that. Each pair has its random crop and flips. Needs no
-TensorFlow.
+Cold is the first epoch; the files may be in the operating system's cache. Warm is the median of
+several rounds after it. Each pair has its random crops and flips. TensorFlow is not needed.
 """
 
 import argparse
@@ -25,26 +24,28 @@ import numpy as np  # noqa: E402
 import PIL  # noqa: E402
 
 from configs import default  # noqa: E402
-from cyclegan_jax.data import load_sources, pairs_per_epoch, train_batches  # noqa: E402
+from cyclegan_jax.data import build_train_dataset, open_sources  # noqa: E402
 from cyclegan_jax.data.transforms import resize  # noqa: E402
 from cyclegan_jax.utils.errors import UserError  # noqa: E402
 from cyclegan_jax.utils.image_io import write_image  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints a table."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dir", help="folder with trainA and trainB (default: made images)")
-    parser.add_argument("--images", type=int, default=300, help="made images of each domain")
-    parser.add_argument("--size", type=int, default=256, help="pixels of a side of made images")
+    parser.add_argument("--dir", help="folder with trainA and trainB (default: generated images)")
+    parser.add_argument("--images", type=int, default=300, help="generated images per domain")
+    parser.add_argument(
+        "--size", type=int, default=256, help="height and width of generated images"
+    )
     parser.add_argument("--load-size", type=int, default=286)
     parser.add_argument("--crop-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=2000, help="pairs of a warm stretch")
-    parser.add_argument("--stretches", type=int, default=5, help="warm stretches")
+    parser.add_argument("--pairs", type=int, default=2000, help="pairs per warm round")
+    parser.add_argument("--rounds", type=int, default=5, help="warm rounds")
     args = parser.parse_args(argv)
     try:
         if args.dir:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def make_images(folder: Path, count: int, size: int) -> None:
-    """Writes JPEG files that weigh about what photographs do: coarse shapes and fine grain."""
+    """Write JPEG files of about the size of photographs: coarse shapes and fine grain."""
     rng = np.random.default_rng(0)
     for name in ("trainA", "trainB"):
         (folder / name).mkdir()
@@ -70,7 +71,7 @@ def make_images(folder: Path, count: int, size: int) -> None:
 
 
 def measure(args: argparse.Namespace, folder: str) -> None:
-    """Times one run over the images in a folder and prints the table."""
+    """Time one run over the images in a folder, and print the table."""
     config = default.get_config()
     config.batch_size = args.batch_size
     config.data.source = "folder"
@@ -78,17 +79,15 @@ def measure(args: argparse.Namespace, folder: str) -> None:
     config.data.load_size = args.load_size
     config.data.crop_size = args.crop_size
     config.data.threads = args.threads
-    # In step, so that the first epoch reads each image once.
+    # Serial pairs: the first epoch reads each image once.
     config.data.pairing = "serial"
-    source_a, source_b = load_sources(config.data, "train")
-    epoch = -(-pairs_per_epoch(config.data, len(source_a), len(source_b)) // args.batch_size)
-    stretch = max(1, args.pairs // args.batch_size)
-    steps = epoch + args.stretches * stretch
-    with train_batches(config, source_a, source_b, start_step=0, num_steps=steps) as batches:
+    sources = open_sources(config.data)
+    dataset = build_train_dataset(config.data, config.seed, config.batch_size, sources)
+    epoch = -(-dataset.pairs_per_epoch // args.batch_size)
+    updates = max(1, args.pairs // args.batch_size)
+    with dataset.batches(0, epoch + args.rounds * updates) as batches:
         cold = args.batch_size / _seconds_per_batch(batches, epoch)
-        warm = [
-            args.batch_size / _seconds_per_batch(batches, stretch) for _ in range(args.stretches)
-        ]
+        warm = [args.batch_size / _seconds_per_batch(batches, updates) for _ in range(args.rounds)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     rows = [
         ("machine", f"{_processor()}, {cores} cores"),
@@ -96,14 +95,14 @@ def measure(args: argparse.Namespace, folder: str) -> None:
             "software",
             f"Python {platform.python_version()}, NumPy {np.__version__}, Pillow {PIL.__version__}",
         ),
-        ("images", f"{len(source_a)} and {len(source_b)}, {args.dir or 'made'}"),
+        ("images", f"{len(sources.train_a)} and {len(sources.train_b)}, {args.dir or 'generated'}"),
         ("transform", f"to {args.load_size}, crop {args.crop_size}, flip"),
         ("batch, threads", f"{args.batch_size}, {args.threads}"),
         ("cold", f"{cold:,.0f} pairs/s"),
         (
             "warm",
             f"{statistics.median(warm):,.0f} pairs/s "
-            f"({min(warm):,.0f} to {max(warm):,.0f} in {args.stretches} stretches)",
+            f"({min(warm):,.0f} to {max(warm):,.0f} in {args.rounds} rounds)",
         ),
     ]
     for name, value in rows:
@@ -118,7 +117,7 @@ def _seconds_per_batch(batches: Iterator[dict[str, np.ndarray]], count: int) -> 
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the name of the processor, or the architecture if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -3,14 +3,14 @@
 import difflib
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from cyclegan_jax.data import DATA_CHOICES, published
+from cyclegan_jax.data import DATA_CHOICES, DATA_REGISTRIES, build_transform
 from cyclegan_jax.default_config import get_config
 from cyclegan_jax.losses import ADVERSARIAL_LOSSES, EXTRA_LOSSES
 from cyclegan_jax.models.discriminators import DISCRIMINATORS
@@ -21,7 +21,7 @@ from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.registry import lookup
 
 # Fields that name entries of registries, or package.module:attribute.
-REGISTRIES: dict[str, dict[str, Any]] = {
+REGISTRIES: dict[str, Mapping[str, Any]] = {
     "generator.variant": GENERATORS,
     "generator.norm": NORMS,
     "discriminator.variant": DISCRIMINATORS,
@@ -30,6 +30,7 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "loss.mode": ADVERSARIAL_LOSSES,
     "loss.extra": EXTRA_LOSSES,
     "schedule.name": SCHEDULES,
+    **{f"data.{name}": entries for name, entries in DATA_REGISTRIES.items()},
 }
 
 CHOICES: dict[str, Collection[Any]] = {
@@ -174,7 +175,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
         for entry in filter(None, names):
             lookup(f"config.{name}", entry.strip(), entries)
     for name, choices in CHOICES.items():
-        if values[name] not in choices and ":" not in str(values[name]):
+        if values[name] not in choices:
             raise UserError(_expected(name, f"one of {', '.join(map(str, choices))}", values[name]))
     for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -198,11 +199,6 @@ def _check_bounded_scores(config: ConfigDict) -> None:
         )
 
 
-def _check_dataset(config: ConfigDict) -> None:
-    if config.data.source == "tfds":
-        published.check_name(config.data.name)
-
-
 def _check_identity(config: ConfigDict) -> None:
     a, b = config.data.channels_a, config.data.channels_b
     if config.loss.identity > 0 and a != b:
@@ -221,13 +217,8 @@ def _check_epochs(config: ConfigDict) -> None:
         )
 
 
-def _check_crop(config: ConfigDict) -> None:
-    data = config.data
-    resizes = data.transform in ("resize_and_crop", "scale_width_and_crop")
-    if resizes and data.crop_size > data.load_size:
-        raise UserError(
-            _expected("data.crop_size", f"at most data.load_size={data.load_size}", data.crop_size)
-        )
+def _check_transform(config: ConfigDict) -> None:
+    build_transform(config.data, "a")
 
 
 def _check_init_from(config: ConfigDict) -> None:
@@ -248,10 +239,9 @@ def _check_best(config: ConfigDict) -> None:
 # Checks of fields that depend on each other.
 _RULES: tuple[Callable[[ConfigDict], None], ...] = (
     _check_bounded_scores,
-    _check_dataset,
     _check_identity,
     _check_epochs,
-    _check_crop,
+    _check_transform,
     _check_init_from,
     _check_best,
 )

@@ -27,7 +27,12 @@ class Report:
     """Writes to the log, TensorBoard and the work directory; only process 0 does."""
 
     def __init__(
-        self, config: ConfigDict, workdir: Path, num_steps: int, evaluation: Evaluation | None
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        num_steps: int,
+        evaluation: Evaluation | None,
+        sources: data.Sources,
     ):
         """Loads the images that samples are made of.
 
@@ -36,6 +41,7 @@ class Report:
             workdir: of the run.
             num_steps: updates in the whole run.
             evaluation: what figures are computed with, where there are to be any.
+            sources: Sources of the run.
         """
         self._workdir = workdir
         self._evaluation = evaluation
@@ -48,15 +54,20 @@ class Report:
         self._last_flush: tuple[int, float, float] | None = None
         self._profiling = False
         self._pending: list[tuple[int, Metrics]] = []
-        tests = data.load_sources(config.data, "test")
-        for domain, test in zip(("A", "B"), tests, strict=True):
-            if test is None:
-                logging.info("%s has no test images: its samples show training images", domain)
-        trains = data.load_sources(config.data, "train")
-        self._shown = {
-            domain: data.test_images(config, test or train, config.sample_images, domain=domain)
-            for domain, test, train in zip(("a", "b"), tests, trains, strict=True)
-        }
+        self._shown = {}
+        for domain in ("a", "b"):
+            source = getattr(sources, f"test_{domain}")
+            if source is None:
+                source = getattr(sources, f"train_{domain}")
+                logging.info(
+                    "%s has no test images: its samples show training images", domain.upper()
+                )
+            self._shown[domain] = data.test_images(
+                source,
+                data.build_transform(config.data, domain),
+                config.sample_images,
+                skip_unreadable=config.data.skip_unreadable,
+            )
 
     def start(self, state: TrainState) -> None:
         """Says what is trained; in a new run also what the untrained networks score."""

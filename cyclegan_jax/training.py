@@ -51,23 +51,22 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     config_lib.check(config, jax.device_count())
     jax.config.update("jax_enable_x64", config.precision == "float64")
     check_workdir(config, workdir)
-    train_a, train_b = data.load_sources(config.data, "train")
-    pairs_per_epoch = data.pairs_per_epoch(config.data, len(train_a), len(train_b))
-    num_steps = run_length(config, pairs_per_epoch)
-    image_size = data.image_size(config.data, train_a, train_b)
-    model = build_model(config, pairs_per_epoch)
-    check_image_size(model.networks, *image_size)
+    sources = data.open_sources(config.data)
+    dataset = data.build_train_dataset(config.data, config.seed, config.batch_size, sources)
+    num_steps = run_length(config, dataset.pairs_per_epoch)
+    model = build_model(config, dataset.pairs_per_epoch)
+    check_image_size(model.networks, *dataset.image_size)
 
     evaluation = None
     if config.evaluate_every_steps and jax.process_index() == 0:
-        evaluation = Evaluation(config)
+        evaluation = Evaluation(config, (sources.test_a, sources.test_b))
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock(workdir))
         checkpoints = Checkpoints(
             workdir, keep=config.checkpoints_to_keep, backup_every=config.backup_every_steps
         )
-        state = start_state(config, image_size, checkpoints)
+        state = start_state(config, dataset.image_size, checkpoints)
         start = int(state.step)
         if start >= num_steps:
             logging.info("Nothing to do: at step %d of %d", start, num_steps)
@@ -75,34 +74,33 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         write_config(config, workdir)
         logging.info(
             "%d images of A, %d of B, %d pairs per epoch, %d updates; %d %s device(s)",
-            len(train_a),
-            len(train_b),
-            pairs_per_epoch,
+            len(sources.train_a),
+            len(sources.train_b),
+            dataset.pairs_per_epoch,
             num_steps,
             jax.device_count(),
             jax.default_backend(),
         )
-        report = Report(config, workdir, num_steps, evaluation)
+        report = Report(config, workdir, num_steps, evaluation, sources)
         step_fn = compile_step(model)
-        batches = data.train_batches(
-            config,
-            train_a,
-            train_b,
-            start_step=start,
-            num_steps=num_steps,
+        batches = dataset.batches(
+            start,
+            num_steps,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
 
         stop = stack.enter_context(StopRequest())
-        feed = data.Feed(batches, place, start_step=start, updates=config.steps_per_dispatch)
-        for resource in (checkpoints, report, batches, feed):
+        prefetcher = data.Prefetcher(
+            batches, place, start_step=start, updates_per_dispatch=config.steps_per_dispatch
+        )
+        for resource in (checkpoints, report, batches, prefetcher):
             stack.enter_context(contextlib.closing(resource))
         report.start(state)
         logging.info("Compiling the update, which may take a minute")
-        for step, batch, placed in feed:
+        for step, batch, placed in prefetcher:
             state, metrics = step_fn(state, placed)
-            feed.follow(metrics)
+            prefetcher.track(metrics)
             report.add(step, metrics)
             signum = stop.agreed()
 
@@ -110,23 +108,23 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                 return every > 0 and (step % every == 0 or step == num_steps)
 
             if due(config.log_every_steps):
-                report.flush(feed.waited)
+                report.flush(prefetcher.wait_seconds)
             if due(config.sample_every_steps) or (config.sample_early and is_early(step)):
                 report.samples(state, batch)
             if due(config.evaluate_every_steps):
                 # A loss that is not finite must not get into a checkpoint.
-                report.flush(feed.waited)
+                report.flush(prefetcher.wait_seconds)
                 keep_if_best(checkpoints, state, config, report.evaluate(state))
             if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or signum:
-                report.flush(feed.waited)
+                report.flush(prefetcher.wait_seconds)
                 checkpoints.save(state, config)
             if signum and step < num_steps:
                 checkpoints.wait()
                 raise InterruptedRun(signum, f"stopped and saved at step {step} of {num_steps}")
         checkpoints.wait()
         report.end(state)
-        if batches.skipped:
-            logging.warning("%d images could not be read and were skipped", batches.skipped)
+        if dataset.skipped:
+            logging.warning("%d images could not be read and were skipped", dataset.skipped)
     return state
 
 

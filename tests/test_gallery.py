@@ -124,11 +124,11 @@ def test_page_of_a_run_in_a_browser(run, page_of_run):
         addresses = page.locator(".image img").evaluate_all(
             "all => all.map(one => one.naturalWidth > 0 && one.checkVisibility() && one.src)"
         )
-        sources = data.load_sources(config.data, "test")
+        sources = data.open_split(config.data, "test")
         expected = []
         for domain, source in zip("ab", sources, strict=True):
             translator = Translator.load(workdir, "a_to_b" if domain == "a" else "b_to_a")
-            for image in data.test_images(config, source, 2, domain=domain):
+            for image in data.test_images(source, data.build_transform(config.data, domain), 2):
                 expected += [image, *translator.round_trip(image)]
         assert len(addresses) == len(expected) == 12
         for address, image in zip(addresses, expected, strict=True):

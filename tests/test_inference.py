@@ -170,7 +170,7 @@ def test_networks_of_other_channels_take_no_other_image():
     """Two channels are neither grey nor colour; of as many, none is alpha."""
     translator = scaled_translator((2, 2))
     assert translator(image(8, 8, 2)).shape == (8, 8, 2)
-    with pytest.raises(UserError, match="has 3 channels and 2 are expected"):
+    with pytest.raises(UserError, match="expected 2 channels, got 3"):
         translator(image(8, 8, 3))
 
 

@@ -60,7 +60,7 @@ def test_command_line(tmp_path, arguments, expected):
         ("discriminator.variant", "patches", "choose from patch, patch_normed, patch_reflect"),
         ("generator.blocks", 0, "config.generator.blocks is 0; it must be at least 1"),
         ("data.channels_b", 1, "set it to 0"),
-        ("data.source", "files", "choose from tfds, folder, shapes"),
+        ("data.source", "files", "expected one of tfds, folder, shapes"),
         ("init_from", "/nowhere", "config.init_from is '/nowhere'"),
     ],
 )

@@ -62,7 +62,7 @@ def test_evaluation_is_that_of_the_saved_networks(run):
     """The last JSON file equals figures of images translated one by one, from the checkpoint."""
     workdir, state = run
     config = evaluated_config()
-    test_a, test_b = data.load_sources(config.data, "test")
+    test_a, test_b = data.open_split(config.data, "test")
     networks = build_networks(config)
 
     def translate(name, source):
@@ -95,7 +95,7 @@ def test_evaluate_gives_the_figures_of_training(run):
 def test_samples_are_strips_of_four(run):
     """Real, translated, back and identity side by side, the real one as it is."""
     workdir, _ = run
-    test_a, _ = data.load_sources(evaluated_config().data, "test")
+    test_a, _ = data.open_split(evaluated_config().data, "test")
     strip = image_io.read_image(workdir / "samples" / "00000010_a_to_b.png")
     assert strip.shape[1] >= 4 * 32
     assert strip.shape[0] < 2 * 32
@@ -141,7 +141,7 @@ def test_early_samples(config, tmp_path):
         there = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
         assert there == {f"{s:08d}_{d}.png" for s in (1, 2, 3) for d in ("a_to_b", "b_to_a")}
     # The first strip of the batch begins with an image of the training set.
-    train_a, _ = data.load_sources(config.data, "train")
+    train_a, _ = data.open_split(config.data, "train")
     strip = image_io.read_image(tmp_path / "run" / "samples" / "batch" / "00000001_a_to_b.png")
     assert any(np.array_equal(strip[:32, :32], train_a[i]) for i in range(len(train_a)))
 

@@ -1,40 +1,60 @@
-"""Sources of images, their transform, and the batches that the update is fed with."""
+"""Sources of images, transforms, and the batches of the update."""
 
-from cyclegan_jax.data.pipeline import (
-    TrainBatches,
-    image_size,
-    test_images,
-    train_batches,
-    transformed_images,
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from cyclegan_jax.data.build import build_train_dataset, build_transform
+from cyclegan_jax.data.dataset import Batches, TrainDataset
+from cyclegan_jax.data.images import test_images, transformed_images
+from cyclegan_jax.data.prefetch import PlacedBatches, Prefetcher
+from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, Sampler
+from cyclegan_jax.data.sources import (
+    DIRECTIONS,
+    SOURCES,
+    Source,
+    SourceFactory,
+    Sources,
+    open_sources,
+    open_split,
 )
-from cyclegan_jax.data.prefetch import Delivery, Feed
-from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, pairs_per_epoch
-from cyclegan_jax.data.sources import DIRECTIONS, SOURCES, Source, load_sources
 from cyclegan_jax.data.transforms import BIT_DEPTHS, CHANNELS, TRANSFORMS, Transform
 
 __all__ = [
     "DATA_CHOICES",
-    "Delivery",
-    "Feed",
+    "DATA_REGISTRIES",
+    "EPOCHS",
+    "PAIRINGS",
+    "SOURCES",
+    "TRANSFORMS",
+    "Batches",
+    "PlacedBatches",
+    "Prefetcher",
+    "Sampler",
     "Source",
-    "TrainBatches",
+    "SourceFactory",
+    "Sources",
+    "TrainDataset",
     "Transform",
-    "load_sources",
-    "pairs_per_epoch",
-    "image_size",
+    "build_train_dataset",
+    "build_transform",
+    "open_sources",
+    "open_split",
     "test_images",
-    "train_batches",
     "transformed_images",
 ]
 
-# Fields of the configuration's `data` whose values are chosen from a list.
-DATA_CHOICES: dict[str, tuple[str, ...] | tuple[int, ...]] = {
+# Fields of the `data` section that name entries of registries, or package.module:attribute.
+DATA_REGISTRIES: dict[str, Mapping[str, Any]] = {
     "source": SOURCES,
-    "direction": DIRECTIONS,
-    "channels_a": CHANNELS,
-    "channels_b": CHANNELS,
-    "bit_depth": BIT_DEPTHS,
     "transform": TRANSFORMS,
     "pairing": PAIRINGS,
     "epoch": EPOCHS,
+}
+
+# Fields of the `data` section with fixed choices.
+DATA_CHOICES: dict[str, Collection[Any]] = {
+    "direction": tuple(DIRECTIONS),
+    "channels_a": CHANNELS,
+    "channels_b": CHANNELS,
+    "bit_depth": BIT_DEPTHS,
 }

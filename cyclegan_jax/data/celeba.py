@@ -1,4 +1,4 @@
-"""CelebA (Liu et al. 2015): faces in one folder, parted into two domains by their attributes."""
+"""CelebA (Liu et al. 2015): faces in one folder, split into two domains by their attributes."""
 
 import csv
 import difflib
@@ -16,57 +16,61 @@ _LOG = logging.getLogger(__name__)
 
 FACES = "img_align_celeba"
 TABLES = ("list_attr_celeba.csv", "list_attr_celeba.txt")
-# An attribute is there, or it is not: -1 in the original's table, 0 in others.
-_THERE = "1"
-_VALUES = {_THERE, "-1", "0"}
+# Values of an attribute. Absent is -1 in the original table, 0 in others.
+_PRESENT = "1"
+_VALUES = {_PRESENT, "-1", "0"}
 
 
-def celeba_source(data: Any, split: str, domain: str) -> FolderSource | None:
-    """The faces with one domain's attribute, in the order of the table; no file is moved.
+def celeba_source(settings: Any, split: str, domain: str) -> FolderSource | None:
+    """Open the faces with the attribute of one domain, in the order of the table.
 
-    Domain A is the images with `data.attribute_a`, B those with `data.attribute_b`, without A's
-    where both hold. A "-" before an attribute means its absence. Faces lie in `data.dir` itself, or
-    in `img_align_celeba` there, or in a folder of that name inside it, as the set is unpacked. The
-    table is `data.attributes`, or `list_attr_celeba.csv` or `.txt` in `data.dir` or up to two
-    folders above. Faces that are in the table but not in the folder are passed over, and counted
-    in a warning.
+    Domain A has the faces with `data.attribute_a`; domain B has those with `data.attribute_b` that
+    are not in A. A "-" before an attribute selects its absence. Faces are in `data.dir`, in
+    `img_align_celeba` there, or in a folder of the same name inside that one, as the archives
+    unpack. The table is `data.attributes`, or `list_attr_celeba.csv` or `.txt` in `data.dir` or up
+    to two folders above. Faces of the table that are not in the folder are skipped, with a warning.
 
     Args:
-      data: the `data` part of the configuration.
-      split: train or test.
-      domain: a or b, before `data.direction`.
+        settings: The `data` section of the configuration.
+        split: "train" or "test".
+        domain: "a" or "b".
 
     Returns:
-      The source, its first `data.max_images` images where that is set; None for "test".
+        The source; None for "test", which the dataset does not have.
 
     Raises:
-      UserError: folder, table or attribute is not there, the table is not one, or a domain has
-        no image.
+        UserError: The folder, the table or an attribute does not exist, the table is damaged, or a
+            domain has no images.
     """
     if split == "test":
         return None
-    if not data.dir:
+    if not settings.dir:
         raise UserError(
-            f"data.dir is empty: expected the folder of CelebA, with {FACES} and {TABLES[0]} in it"
+            f"data.dir: expected the folder of CelebA, with {FACES} and {TABLES[0]} in it, got an "
+            "empty name"
         )
-    root = Path(data.dir).expanduser()
+    root = Path(settings.dir).expanduser()
     if not root.is_dir():
-        raise UserError(f"data.dir={data.dir}: there is no such folder")
+        raise UserError(f"data.dir={settings.dir}: no such folder")
     nested = (root / FACES / FACES, root / FACES)
     folder = next((place for place in nested if place.is_dir()), root)
-    table = _find_table(data.attributes, root)
+    table = _find_table(settings.attributes, root)
     domains = _domains(
-        folder, table, data.attribute_a, data.attribute_b, (_version(folder), _version(table))
+        folder,
+        table,
+        settings.attribute_a,
+        settings.attribute_b,
+        (_version(folder), _version(table)),
     )
-    return FolderSource(domains[domain][: data.max_images or None])
+    return FolderSource(domains[domain])
 
 
-def _find_table(given: str, root: Path) -> Path:
-    """The table of attributes: the file that is given, or else one in or above `data.dir`."""
-    if given:
-        table = Path(given).expanduser()
+def _find_table(name: str, root: Path) -> Path:
+    """Return the table `data.attributes`, or else the one in or above `data.dir`."""
+    if name:
+        table = Path(name).expanduser()
         if not table.is_file():
-            raise UserError(f"data.attributes={given}: there is no such file")
+            raise UserError(f"data.attributes={name}: no such file")
         return table
     root = root.resolve()
     places = (root, *root.parents[:2])
@@ -74,81 +78,81 @@ def _find_table(given: str, root: Path) -> Path:
         if table.is_file():
             return table
     raise UserError(
-        f"data.dir={root}: found neither {' nor '.join(TABLES)} in {', '.join(map(str, places))}; "
-        "data.attributes can name the table"
+        f"data.dir={root}: expected {' or '.join(TABLES)} in {', '.join(map(str, places))}; or set "
+        "data.attributes to the table"
     )
 
 
 def _version(path: Path) -> tuple[int, int]:
-    """What changes with a file's contents, and with the names in a folder."""
+    """Return a value that changes with the contents of a file or the names in a folder."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
 
 
-# The table is long, and asked for by both domains, by training and by samples.
+# The table has 200,000 rows, and both domains need it.
 @functools.lru_cache(maxsize=1)
 def _domains(
     folder: Path, table: Path, attribute_a: str, attribute_b: str, versions: object
 ) -> dict[str, tuple[Path, ...]]:
-    """The files of both domains; `versions` differs when the folder or the table has changed."""
+    """Return the files of both domains; `versions` are of the folder and the table."""
     chosen = _choose(table, attribute_a, attribute_b)
     try:
         with os.scandir(folder) as entries:
-            there = {entry.name for entry in entries}
+            existing = {entry.name for entry in entries}
     except OSError as error:
         raise UserError(f"data.dir: {folder} cannot be read: {error.strerror}") from error
     domains = {}
     for domain, attribute in (("a", attribute_a), ("b", attribute_b)):
         images, field = chosen[domain], f"data.attribute_{domain}={attribute}"
         if not images:
-            rest = " beside those of data.attribute_a" if domain == "b" else ""
-            raise UserError(f"{field}: {table} has no image for it{rest}")
-        domains[domain] = tuple(folder / name for name in images if name in there)
+            rest = " that are not in domain A" if domain == "b" else ""
+            raise UserError(f"{field}: {table} has no such images{rest}")
+        domains[domain] = tuple(folder / name for name in images if name in existing)
         if not domains[domain]:
             raise UserError(
-                f"{field}: none of its {len(images):,} images in {table}, such as "
-                f"{images[0]}, is in {folder}"
+                f"{field}: expected images in {folder}, got none of the {len(images):,} of "
+                f"{table}, such as {images[0]}"
             )
     named, found = (sum(map(len, files.values())) for files in (chosen, domains))
     if found < named:
         _LOG.warning(
-            "passed over: %s of the %s images that %s names for the two domains are not in %s",
+            "skipped: %s of the %s images of both domains in %s are not in %s",
             *(f"{named - found:,}", f"{named:,}", table, folder),
         )
     return domains
 
 
 def _choose(table: Path, attribute_a: str, attribute_b: str) -> dict[str, list[str]]:
-    """The names of each domain's images, in the order of the table."""
+    """Return the names of each domain's images, in the order of the table."""
     rows = _read_table(table)
     names = next(rows)
     column_a, present_a = _column("attribute_a", attribute_a, names, table)
     column_b, present_b = _column("attribute_b", attribute_b, names, table)
     chosen: dict[str, list[str]] = {"a": [], "b": []}
     for image, *values in rows:
-        if (values[column_a] == _THERE) == present_a:
+        if (values[column_a] == _PRESENT) == present_a:
             chosen["a"].append(image)
-        elif (values[column_b] == _THERE) == present_b:
+        elif (values[column_b] == _PRESENT) == present_b:
             chosen["b"].append(image)
     return chosen
 
 
 def _column(field: str, attribute: str, names: Sequence[str], table: Path) -> tuple[int, bool]:
-    """Where an attribute's values stand in a row, and whether it must be there or be absent."""
+    """Return the column of an attribute, and whether it is to be present or absent."""
     name = attribute.removeprefix("-")
     if name not in names:
-        near = difflib.get_close_matches(name, names)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+        nearest = difflib.get_close_matches(name, names)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"it has {', '.join(names)}"
         raise UserError(f"data.{field}={attribute}: {table} has no attribute {name!r}; {hint}")
     return names.index(name), name == attribute
 
 
 def _read_table(table: Path) -> Iterator[list[str]]:
-    """A table's attributes, then its rows: an image's name and a value for each attribute.
+    """Yield the attributes of a table, then its rows: an image and a value per attribute.
 
-    Two formats are known. CSV: a line of names, of which the first is the images' column, then
-    the rows. The original's text, parted by spaces: the number of rows (not relied on: the table
-    may be cut), the attributes' names, then the rows. Blank lines are passed over.
+    The format is CSV, whose first line is the name of the image column and the attributes; or the
+    original text, separated by spaces: the number of rows (ignored, as the table may be an
+    excerpt), the attributes, then the rows. Blank lines are skipped.
     """
     try:
         lines = table.read_text(encoding="utf-8-sig").splitlines()
@@ -161,21 +165,21 @@ def _read_table(table: Path) -> Iterator[list[str]]:
             names = next(rows, [])[1:]
         if not names:
             raise UserError(
-                f"{table} is no table of attributes: expected CSV whose first line is image_id "
-                "and the attributes, or the original's text, where these are the second line"
+                f"table of attributes {table}: expected CSV whose first line is image_id and the "
+                "attributes, or the original text, whose second line is the attributes"
             )
         yield names
         for line, row in enumerate(rows, start=header + 1):
             if len(row) == len(names) + 1 and _VALUES.issuperset(row[1:]):
                 yield row
             elif row:
-                raise UserError(f"{table}, line {line}: {_what_is_wrong(row, names)}")
+                raise UserError(f"{table}, line {line}: {_mistake(row, names)}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"the table of attributes {table} cannot be read: {error}") from error
+        raise UserError(f"table of attributes {table} cannot be read: {error}") from error
 
 
-def _what_is_wrong(row: Sequence[str], names: Sequence[str]) -> str:
+def _mistake(row: Sequence[str], names: Sequence[str]) -> str:
     if len(row) != len(names) + 1:
-        return f"expected an image and {len(names)} values, one per attribute, not {len(row) - 1}"
+        return f"expected an image and {len(names)} values, got {len(row) - 1} values"
     name, value = next((n, v) for n, v in zip(names, row[1:], strict=True) if v not in _VALUES)
-    return f"{name} is {value!r}; expected 1, -1 or 0"
+    return f"{name}: expected 1, -1 or 0, got {value!r}"

@@ -1,172 +1,186 @@
-"""A domain's images as training wants them: prepared, kept in memory, damage passed over."""
+"""Training batches of pairs, loaded ahead by Grain's threads."""
 
-import logging
-import threading
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from cyclegan_jax.data.images import Cache, SameSize, TrainImages
+from cyclegan_jax.data.sampler import IndependentSampler, Sampler
 from cyclegan_jax.data.sources import Source
 from cyclegan_jax.data.transforms import Transform
 from cyclegan_jax.utils.errors import UserError
 
-_LOG = logging.getLogger(__name__)
 
+class TrainDataset:
+    """The training images of both domains, in pairs and batches.
 
-class Cache:
-    """Arrays kept in memory until `gib` is used up; what comes later is not kept.
-
-    Nothing is thrown out to make room: images come up in random order, equally often, so one
-    is worth as much as another. Safe to share by threads.
-    """
-
-    def __init__(self, gib: float):
-        self._room = int(gib * 2**30)
-        self._kept: dict[tuple[str, int], np.ndarray] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, int]) -> np.ndarray | None:
-        """The array kept under a key, or None."""
-        return self._kept.get(key)
-
-    def put(self, key: tuple[str, int], array: np.ndarray) -> None:
-        """Keeps an array, from now on read-only, if there is room."""
-        with self._lock:
-            if key in self._kept or array.nbytes > self._room:
-                return
-            if array.base is not None:  # a view would keep alive more than it counts
-                array = array.copy()
-            array.flags.writeable = False
-            self._room -= array.nbytes
-            self._kept[key] = array
-
-
-class SameSize:
-    """Holds images to the size of the first, where no crop makes them alike.
-
-    Batches and history pools need one size. Safe to share by threads.
-    """
-
-    def __init__(self, transform: Transform):
-        self._transform = transform
-        self._first: tuple[str, int, int] | None = None
-        self._lock = threading.Lock()
-
-    def check(self, name: str, height: int, width: int) -> None:
-        """Raises UserError where a transformed image has another size than the first had."""
-        if self._transform.crops:
-            return
-        with self._lock:
-            self._first = self._first or (name, height, width)
-            first_name, first_height, first_width = self._first
-        if (height, width) != (first_height, first_width):
-            raise UserError(
-                f"data.transform={self._transform.transform} makes {first_name} "
-                f"{first_width}x{first_height} and {name} {width}x{height} pixels, but all must "
-                "be alike: use resize_and_crop, crop or scale_width_and_crop"
-            )
-
-
-class ImageDataset:
-    """The prepared training images of one domain, by index; safe to share by threads.
+    Order, crops and flips depend on (seed, number of the pair) alone, so a run that starts at any
+    step gets exactly the rest of the sequence, with any number of threads.
 
     Args:
-      source: the images.
-      transform: what `prepare` does to them.
-      cache: where they are kept; shared by the domains.
-      same_size: what holds the images of both domains to one size.
-      domain: a or b.
-      skip_unreadable: whether the next readable image stands in for one that cannot be read,
-        instead of an error.
+        source_a: Images of domain A.
+        source_b: Images of domain B.
+        transform_a: Transform of domain A.
+        transform_b: Transform of domain B.
+        seed: Seed of order, crops and flips.
+        batch_size: Pairs per update over all processes.
+        pairing: An entry of `sampler.PAIRINGS`.
+        epoch: An entry of `sampler.EPOCHS`.
+        flip_pairs: Mirror both images of a pair or neither, with probability 1/2.
+        skip_unreadable: Replace an unreadable image by the next readable one, with a warning.
+        cache_gib: Memory for prepared images, in GiB.
+        threads: Loading threads.
+        prefetch_batches: Batches loaded ahead.
+
+    Attributes:
+        pairs_per_epoch: Number of pairs in an epoch.
 
     Raises:
-      UserError: headers already tell that an image is too small for the crop, or that images
-        would come out with different sizes.
+        UserError: The headers show that a transform rejects an image, or that sizes differ.
     """
 
     def __init__(
         self,
-        source: Source,
-        transform: Transform,
-        cache: Cache,
-        same_size: SameSize,
-        domain: str,
+        source_a: Source,
+        source_b: Source,
+        transform_a: Transform,
+        transform_b: Transform,
+        *,
+        seed: int,
+        batch_size: int,
+        pairing: Callable[[int, int, int, int], Sampler] = IndependentSampler,
+        epoch: Callable[[int, int], int] = max,
+        flip_pairs: bool = False,
         skip_unreadable: bool = False,
+        cache_gib: float = 4.0,
+        threads: int = 4,
+        prefetch_batches: int = 4,
     ):
-        self._source = source
-        self._transform = transform
-        self._cache = cache
-        self._same_size = same_size
-        self._domain = domain
-        self._skip_unreadable = skip_unreadable
-        self._unreadable: set[int] = set()
-        self._lock = threading.Lock()
-        if transform.transform != "resize_and_crop":
-            self._check_headers()
+        self.pairs_per_epoch = epoch(len(source_a), len(source_b))
+        self._sampler = pairing(seed, len(source_a), len(source_b), self.pairs_per_epoch)
+        self._output_size = transform_a.output_size
+        shared = Cache(cache_gib), SameSize()
+        self._images_a = TrainImages(source_a, transform_a, *shared, "a", skip_unreadable)
+        self._images_b = TrainImages(source_b, transform_b, *shared, "b", skip_unreadable)
+        self._batch_size = batch_size
+        self._flip_pairs = flip_pairs
+        self._threads = threads
+        self._prefetch_batches = prefetch_batches
+
+    @functools.cached_property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of all training images.
+
+        Raises:
+            UserError: The first images of A and B differ in size, or are unreadable.
+        """
+        if self._output_size is not None:
+            return self._output_size
+        height, width = self._images_a[0].shape[:2]
+        self._images_b[0]  # compared in size with the first
+        return height, width
 
     @property
     def skipped(self) -> int:
-        """How many images were found unreadable so far."""
-        return len(self._unreadable)
+        """Number of images found unreadable so far (with `skip_unreadable`)."""
+        return self._images_a.skipped + self._images_b.skipped
 
-    def __len__(self) -> int:
-        return len(self._source)
+    def batches(
+        self, start_step: int, num_steps: int, *, process_index: int = 0, process_count: int = 1
+    ) -> "Batches":
+        """Return the batches of updates `start_step` to `num_steps` - 1.
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """The prepared image, uint8 or uint16 [h, w, C]; not to be written to.
+        The batch of update s has pairs s * batch_size to (s + 1) * batch_size - 1.
 
-        Raises:
-          UserError: it cannot be read, is too small, or differs in size from the others where
-            all must be alike; with `skip_unreadable`, no image at all can be read.
+        Args:
+            start_step: Number of the first update.
+            num_steps: Number of updates in the whole run.
+            process_index: Index of this process.
+            process_count: Number of processes that share a batch. This one reads only its rows,
+                [index * b, (index + 1) * b) with b = batch_size / process_count.
+
+        Returns:
+            An iterator of {"a": [b, H, W, Ca], "b": [b, H, W, Cb]}, uint8 or uint16, which raises
+            UserError for an image that is unreadable or that the transform rejects.
         """
-        count = len(self._source)
-        for candidate in range(index, index + count):
-            image = self._get(candidate % count)
-            if image is not None:
-                return image
-        raise UserError(
-            f"domain {self._domain.upper()}: none of its {count} images can be read, "
-            f"from {self._source.name(0)} on"
+        # Imported here: everything else about images works without Grain.
+        import grain
+
+        if self._batch_size % process_count:
+            raise UserError(
+                f"batch_size: expected a multiple of the {process_count} processes, "
+                f"got {self._batch_size}"
+            )
+        first, last = start_step * self._batch_size, num_steps * self._batch_size
+        batches = (
+            grain.MapDataset.range(first, max(first, last))
+            .map(self._load)
+            .batch(self._batch_size // process_count, batch_fn=_stack_pairs)
+            .slice(slice(process_index, None, process_count))
+            .to_iter_dataset(
+                grain.ReadOptions(
+                    num_threads=self._threads,
+                    # A thread loads a whole batch, so fewer would leave threads idle.
+                    prefetch_buffer_size=max(self._prefetch_batches, self._threads),
+                )
+            )
         )
+        return Batches(batches)
 
-    def augmented(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """The image as the networks get it, by the random part of the transform."""
-        return self._transform.augment(self[index], rng)
+    def _load(self, pair: int) -> dict[str, np.ndarray]:
+        index_a, index_b, rng = self._sampler[pair]
+        a, b = self._images_a.augmented(index_a, rng), self._images_b.augmented(index_b, rng)
+        if self._flip_pairs and rng.random() < 0.5:
+            a, b = a[:, ::-1], b[:, ::-1]
+        return {"a": a, "b": b}
 
-    def _get(self, index: int) -> np.ndarray | None:
-        """The prepared image, or None for one that is unreadable and to be skipped."""
-        key = (self._domain, index)
-        prepared = self._cache.get(key)
-        if prepared is not None or index in self._unreadable:
-            return prepared
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """Iterator of batches that owns threads, and is a context manager.
+
+    The threads end with the last batch, with an error, and when the iterator is closed or dropped.
+    """
+
+    def __init__(self, batches: Any):
+        self._batches = iter(batches)
+        self._closed = False
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._closed:
+            raise StopIteration
         try:
-            image = self._source[index]
-        except UserError as error:
-            if not self._skip_unreadable:
-                raise UserError(f"{error}; data.skip_unreadable=True passes over such") from error
-            self._note_unreadable(index, error)
-            return None
-        name = self._source.name(index)
-        prepared = self._transform.prepare(image, name)
-        self._same_size.check(name, *prepared.shape[:2])
-        self._cache.put(key, prepared)
-        return prepared
+            return next(self._batches)
+        except Exception:
+            self.close()
+            raise
 
-    def _note_unreadable(self, index: int, error: UserError) -> None:
-        with self._lock:
-            known = index in self._unreadable
-            self._unreadable.add(index)
-        if not known:
-            _LOG.warning("skipped: %s", error)
+    def close(self) -> None:
+        """End the threads; no more batches follow."""
+        self._closed = True
+        self._batches.close()
 
-    def _check_headers(self) -> None:
-        """Finds images of a wrong size before training, where the source can tell sizes."""
-        image_size = getattr(self._source, "image_size", None)
-        if image_size is None:
-            return
-        for index in range(len(self._source)):
-            try:
-                height, width = image_size(index)
-            except UserError:
-                continue  # told, or skipped, when its turn comes
-            name = self._source.name(index)
-            self._same_size.check(name, *self._transform.prepared_size(height, width, name))
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _stack_pairs(pairs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {domain: _stack([pair[domain] for pair in pairs]) for domain in "ab"}
+
+
+def _stack(images: Sequence[np.ndarray]) -> np.ndarray:
+    batch = np.empty((len(images), *images[0].shape), images[0].dtype)
+    for row, image in zip(batch, images, strict=True):
+        if image.strides[1] > 0:
+            row[...] = image
+        else:  # mirrored: NumPy copies it five times faster channel by channel
+            for channel in range(image.shape[-1]):
+                row[..., channel] = image[..., channel]
+    return batch

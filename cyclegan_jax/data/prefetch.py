@@ -1,4 +1,4 @@
-"""Batches on the devices before the update asks for them, and how long it had to wait."""
+"""Batches placed on the devices ahead of the update, and the time that it waits for them."""
 
 import concurrent.futures
 import itertools
@@ -12,19 +12,20 @@ import numpy as np
 
 Batch = dict[str, np.ndarray]
 
-# Deliveries made ready ahead, and those that may be in the devices' hands at a time. With one more
-# than is worked on they are never idle; many more would fill their memory with images.
+# Dispatches whose batches are placed ahead, and dispatches that the devices may have unfinished.
+# One more than the devices work on keeps them busy; many more would fill their memory with images.
 _AHEAD = 2
-_IN_FLIGHT = 2
+_UNFINISHED = 2
+_POLL_SECONDS = 1e-3
 
 
-class Delivery(NamedTuple):
-    """What is handed to the devices at a time.
+class PlacedBatches(NamedTuple):
+    """Input of one dispatch: the batches of consecutive updates.
 
     Attributes:
-        step: the number of updates done after it.
-        batch: of the last of its updates, as it came.
-        placed: what `place` made of the batches of all its updates.
+        step: Number of updates done after this dispatch.
+        batch: Batch of the last update, on the host.
+        placed: Result of `place` for the batches of all updates.
     """
 
     step: int
@@ -32,15 +33,21 @@ class Delivery(NamedTuple):
     placed: Any
 
 
-class Feed(Iterator[Delivery]):
-    """Takes batches from an iterator, ahead of the update, in a thread of its own.
+class Prefetcher(Iterator[PlacedBatches]):
+    """Iterator that reads and places batches ahead of the update, in a thread.
 
-    A delivery ends where its step is a multiple of `updates`, or with the run. So what a run hands
-    over at a time does not depend on where it was stopped between.
+    A dispatch ends at each multiple of `updates_per_dispatch` and at the end of the run, so a
+    resumed run groups its updates like an uninterrupted one.
 
-        for step, batch, placed in feed:
+        for step, batch, placed in prefetcher:
             state, metrics = step_fn(state, placed)
-            feed.follow(metrics)
+            prefetcher.track(metrics)
+
+    Args:
+        batches: Batches of the updates from `start_step` on; the caller closes it.
+        place: Function that places the batches of consecutive updates on the devices.
+        start_step: Number of updates done before.
+        updates_per_dispatch: Number of updates whose batches are placed together.
     """
 
     def __init__(
@@ -49,65 +56,63 @@ class Feed(Iterator[Delivery]):
         place: Callable[[Sequence[Batch]], Any],
         *,
         start_step: int,
-        updates: int = 1,
+        updates_per_dispatch: int = 1,
     ):
-        """Begins to work.
-
-        Args:
-            batches: one for each update from `start_step` on; it stays the caller's to close.
-            place: puts batches of consecutive updates onto the devices.
-            start_step: updates done before.
-            updates: how many are handed over at a time.
-        """
         self._batches = batches
         self._place = place
         self._step = start_step
-        self._updates = updates
-        self._waited = 0.0
-        self._running: deque[Any] = deque()
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "feed")
+        self._updates = updates_per_dispatch
+        self._wait_seconds = 0.0
+        self._unfinished: deque[Any] = deque()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "prefetch")
         self._ahead = deque(self._thread.submit(self._prepare) for _ in range(_AHEAD))
 
     @property
-    def waited(self) -> float:
-        """Seconds so far in which the devices had nothing to do for want of images."""
-        return self._waited
+    def wait_seconds(self) -> float:
+        """Seconds so far in which the devices were idle because batches were not ready."""
+        return self._wait_seconds
 
-    def __next__(self) -> Delivery:
-        coming = self._ahead.popleft() if self._ahead else None
-        if coming is None:
+    def __next__(self) -> PlacedBatches:
+        if not self._ahead:
             raise StopIteration
-        if not coming.done():
-            # Until they are through with what they have, the devices are not waiting.
-            jax.block_until_ready(self._running)
-            begin = time.monotonic()
-            concurrent.futures.wait([coming])
-            self._waited += time.monotonic() - begin
-        delivery = coming.result()
-        if delivery is None:
+        future = self._ahead.popleft()
+        # The devices wait for batches only when they have finished all they were given.
+        idle_since = None
+        while not future.done():
+            if idle_since is None and self._devices_idle():
+                idle_since = time.monotonic()
+            concurrent.futures.wait([future], _POLL_SECONDS)
+        if idle_since is not None:
+            self._wait_seconds += time.monotonic() - idle_since
+        batches = future.result()
+        if batches is None:
             self._ahead.clear()
             raise StopIteration
         self._ahead.append(self._thread.submit(self._prepare))
-        return delivery
+        return batches
 
-    def follow(self, results: Any) -> None:
-        """Takes arrays that the devices will have when they are done with the last delivery.
+    def track(self, results: Any) -> None:
+        """Register the results of a dispatch; block while too many dispatches are unfinished.
 
-        Returns when no more than that is left for them to do.
+        Args:
+            results: Arrays that are ready when the dispatch is finished.
         """
-        self._running.append(results)
-        if len(self._running) >= _IN_FLIGHT:
-            jax.block_until_ready(self._running.popleft())
+        self._unfinished.append(results)
+        if len(self._unfinished) >= _UNFINISHED:
+            jax.block_until_ready(self._unfinished.popleft())
 
     def close(self) -> None:
-        """Ends the thread, once the batch it may be reading is there."""
+        """End the thread, after the batch that it may be reading."""
         self._ahead.clear()
         self._thread.shutdown(cancel_futures=True)
 
-    def _prepare(self) -> Delivery | None:
+    def _devices_idle(self) -> bool:
+        return all(array.is_ready() for array in jax.tree.leaves(tuple(self._unfinished)))
+
+    def _prepare(self) -> PlacedBatches | None:
         count = self._updates - self._step % self._updates
         batches = list(itertools.islice(self._batches, count))
         if not batches:
             return None
         self._step += len(batches)
-        return Delivery(self._step, batches[-1], self._place(batches))
+        return PlacedBatches(self._step, batches[-1], self._place(batches))

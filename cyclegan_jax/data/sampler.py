@@ -1,69 +1,94 @@
-"""Which images stand side by side, when: a function of the seed and the pair's number alone."""
+"""Pairs of images as a pure function of (seed, number of the pair)."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
-from cyclegan_jax.utils.errors import UserError
-
-PAIRINGS = ("independent", "serial")
-EPOCHS = ("larger", "smaller")
-
-# Streams of random numbers: keys of Philox beside the seed (Salmon et al., 2011).
+# Streams of random numbers: keys of Philox beside the seed (Salmon et al. 2011).
 _ORDER, _PAIR = 0, 1
 
-
-def pairs_per_epoch(data: Any, len_a: int, len_b: int) -> int:
-    """How many pairs make an epoch: as many as the larger set has images, or the smaller.
-
-    Raises:
-      UserError: `data.epoch` is neither.
-    """
-    if data.epoch not in EPOCHS:
-        raise UserError(f"data.epoch={data.epoch}: expected one of {', '.join(EPOCHS)}")
-    return max(len_a, len_b) if data.epoch == "larger" else min(len_a, len_b)
+# {data.epoch: pairs per epoch as a function of the numbers of images in A and B}
+EPOCHS: dict[str, Callable[[int, int], int]] = {"larger": max, "smaller": min}
 
 
-class PairSampler:
-    """The endless sequence of pairs; any part of it can be had without what lies before.
-
-    Epoch e has the pairs from e * N on, N from `pairs_per_epoch`. In each, A goes once through
-    its images in a fresh order (starting over where the epoch is longer, stopping where it is
-    shorter). B is drawn anew for each pair where pairing is "independent", as in the original;
-    where it is "serial", it is the image in B's place of the same number (modulo B's length).
-    """
-
-    def __init__(self, data: Any, seed: int, len_a: int, len_b: int):
-        if data.pairing not in PAIRINGS:
-            raise UserError(f"data.pairing={data.pairing}: expected one of {', '.join(PAIRINGS)}")
-        self._seed = seed
-        self._len_a, self._len_b = len_a, len_b
-        self._epoch_pairs = pairs_per_epoch(data, len_a, len_b)
-        self._serial = data.pairing == "serial"
-        # All of A takes part in the order, also where an epoch shows only a part of it; in step
-        # with B, though, the numbers beyond the epoch have no partner.
-        self._places = self._epoch_pairs if self._serial else max(self._epoch_pairs, len_a)
-        # Two: threads are in neighbouring epochs at the turn from one to the next.
-        self._order = functools.lru_cache(maxsize=2)(self._shuffle)
+class Sampler(Protocol):
+    """Endless sequence of pairs with random access, so that a run can resume anywhere."""
 
     def __getitem__(self, pair: int) -> tuple[int, int, np.random.Generator]:
-        """Indices into A and B, and the generator for what else is random about the pair."""
-        epoch, place = divmod(pair, self._epoch_pairs)
-        number = int(self._order(epoch)[place])
-        rng = _generator(self._seed, _PAIR, pair)
-        index_b = number % self._len_b if self._serial else int(rng.integers(self._len_b))
-        return number % self._len_a, index_b, rng
+        """Return the indices into A and B, and the generator of the pair's crops and flips."""
 
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        return _generator(self._seed, _ORDER, epoch).permutation(self._places)
+
+class IndependentSampler:
+    """Pairs in which B is drawn uniformly for each pair, as in the original.
+
+    Args:
+        seed: Seed of the run.
+        len_a: Number of images in A.
+        len_b: Number of images in B.
+        pairs_per_epoch: Each epoch goes through A in a new order: repeatedly if A is smaller,
+            through a part of it if A is larger.
+    """
+
+    def __init__(self, seed: int, len_a: int, len_b: int, pairs_per_epoch: int):
+        self._seed, self._len_a, self._len_b = seed, len_a, len_b
+        self._order = _EpochOrder(seed, pairs_per_epoch, max(pairs_per_epoch, len_a))
+
+    def __getitem__(self, pair: int) -> tuple[int, int, np.random.Generator]:
+        rng = _generator(self._seed, _PAIR, pair)
+        return self._order[pair] % self._len_a, int(rng.integers(self._len_b)), rng
+
+
+class SerialSampler:
+    """Pairs of equal index: image k of A with image k of B, each modulo the number of images.
+
+    Args:
+        seed: Seed of the run.
+        len_a: Number of images in A.
+        len_b: Number of images in B.
+        pairs_per_epoch: Each epoch has the indices below this number, in a new order.
+    """
+
+    def __init__(self, seed: int, len_a: int, len_b: int, pairs_per_epoch: int):
+        self._seed, self._len_a, self._len_b = seed, len_a, len_b
+        self._order = _EpochOrder(seed, pairs_per_epoch, pairs_per_epoch)
+
+    def __getitem__(self, pair: int) -> tuple[int, int, np.random.Generator]:
+        index = self._order[pair]
+        return index % self._len_a, index % self._len_b, _generator(self._seed, _PAIR, pair)
+
+
+# {data.pairing: sampler}. An entry is called with (seed, len_a, len_b, pairs_per_epoch).
+PAIRINGS: dict[str, Callable[[int, int, int, int], Sampler]] = {
+    "independent": IndependentSampler,
+    "serial": SerialSampler,
+}
+
+
+class _EpochOrder:
+    """The first `pairs_per_epoch` of a new permutation of `range(size)` in each epoch."""
+
+    def __init__(self, seed: int, pairs_per_epoch: int, size: int):
+        self._pairs_per_epoch = pairs_per_epoch
+
+        # Two epochs: threads are in neighbouring ones around the end of an epoch.
+        @functools.lru_cache(maxsize=2)
+        def permutation(epoch: int) -> np.ndarray:
+            return _generator(seed, _ORDER, epoch).permutation(size)
+
+        self._permutation = permutation
+
+    def __getitem__(self, pair: int) -> int:
+        epoch, position = divmod(pair, self._pairs_per_epoch)
+        return int(self._permutation(epoch)[position])
 
 
 def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
-    """Independent random numbers for each (seed, stream, number).
+    """Return an independent generator for each (seed, stream, number).
 
-    Philox computes its output from key and counter. The number goes into the counter's highest
-    word, which 2**192 draws do not reach.
+    Philox computes its output from a key and a counter. The number goes into the highest word of
+    the counter, which 2**192 draws do not reach.
     """
     key = np.array([seed % 2**64, stream], np.uint64)
     counter = np.array([0, 0, 0, number], np.uint64)

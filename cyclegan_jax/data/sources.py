@@ -1,71 +1,123 @@
-"""Where images come from: the protocol of sources, and the choice between them."""
+"""Registry of data sources, and the sources of a run."""
 
-from typing import Any, Literal, Protocol, overload
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
 from cyclegan_jax.data.celeba import celeba_source
 from cyclegan_jax.data.folder import folder_source
-from cyclegan_jax.data.published import published_source
-from cyclegan_jax.data.shapes import ShapesSource
+from cyclegan_jax.data.shapes import shapes_source
+from cyclegan_jax.data.tfds import tfds_source
 from cyclegan_jax.utils.errors import UserError
-
-SOURCES = ("tfds", "folder", "shapes", "celeba")
-DIRECTIONS = ("a_to_b", "b_to_a")
-SPLITS = ("train", "test")
+from cyclegan_jax.utils.registry import lookup
 
 
 class Source(Protocol):
-    """Images of one domain in a fixed order, read when asked for; safe to share by threads.
+    """Images of one domain and split in a fixed order, decoded on access; thread-safe.
 
-    A source that can tell sizes cheaply also has `image_size(index) -> (height, width)`.
+    A source that can read sizes without decoding also has `image_size(index) -> (height, width)`.
     """
 
     def __len__(self) -> int:
-        """The number of images, at least 1."""
+        """Return the number of images, at least 1."""
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The image as [H, W, C], uint8 or uint16; UserError where it cannot be read."""
+        """Return an image as [H, W, C], uint8 or uint16; raise UserError if it is unreadable."""
 
     def name(self, index: int) -> str:
-        """What to call the image in messages."""
+        """Return the name of an image for messages."""
 
 
-@overload
-def load_sources(data: Any, split: Literal["train"]) -> tuple[Source, Source]: ...
-@overload
-def load_sources(data: Any, split: Literal["test"]) -> tuple[Source | None, Source | None]: ...
-def load_sources(data: Any, split: str) -> tuple[Source | None, Source | None]:
-    """The sources of domains A and B, after `data.direction` and `data.max_images`.
+# Called with the `data` section of the configuration, the split ("train" or "test") and the domain
+# ("a" or "b") as the dataset itself names it. Returns None if it has no images of that split.
+SourceFactory = Callable[[Any, str, str], Source | None]
+
+SOURCES: dict[str, SourceFactory] = {
+    "tfds": tfds_source,
+    "folder": folder_source,
+    "shapes": shapes_source,
+    "celeba": celeba_source,
+}
+
+# {data.direction: domains of the dataset that become A and B}
+DIRECTIONS = {"a_to_b": ("a", "b"), "b_to_a": ("b", "a")}
+
+
+class Sources(NamedTuple):
+    """Sources of a training run; None for a domain without test images."""
+
+    train_a: Source
+    train_b: Source
+    test_a: Source | None
+    test_b: Source | None
+
+
+def open_sources(settings: Any) -> Sources:
+    """Open the training and test sources of both domains.
 
     Args:
-      data: the `data` part of the configuration.
-      split: train or test.
-
-    Returns:
-      (A, B). For "train" both are there; for "test" a domain without a test set is None.
+        settings: The `data` section of the configuration.
 
     Raises:
-      UserError: nothing is found where the configuration says, or it cannot be fetched.
+        UserError: The settings do not lead to images.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {SPLITS}")
-    if data.source not in SOURCES:
-        raise UserError(f"data.source={data.source}: expected one of {', '.join(SOURCES)}")
-    if data.direction not in DIRECTIONS:
-        raise UserError(f"data.direction={data.direction}: expected one of {', '.join(DIRECTIONS)}")
-    first, second = ("a", "b") if data.direction == "a_to_b" else ("b", "a")
-    return _load(data, split, first), _load(data, split, second)
+    return Sources(*open_split(settings, "train"), *open_split(settings, "test"))
 
 
-def _load(data: Any, split: str, domain: str) -> Source | None:
-    """One domain, as the set itself calls it."""
-    if data.source == "folder":
-        return folder_source(data, split, domain)
-    if data.source == "tfds":
-        return published_source(data, split, domain)
-    if data.source == "celeba":
-        return celeba_source(data, split, domain)
-    count = data.shapes_train if split == "train" else data.shapes_test
-    count = min(count, data.max_images or count)
-    return ShapesSource(split, domain, data.shapes_size, count)
+@overload
+def open_split(settings: Any, split: Literal["train"]) -> tuple[Source, Source]: ...
+@overload
+def open_split(settings: Any, split: Literal["test"]) -> tuple[Source | None, Source | None]: ...
+def open_split(settings: Any, split: str) -> tuple[Source | None, Source | None]:
+    """Open one split of domains A and B, after `data.direction` and `data.max_images`.
+
+    Args:
+        settings: The `data` section of the configuration.
+        split: "train" or "test".
+
+    Returns:
+        (A, B). For "test", a domain without test images is None.
+
+    Raises:
+        UserError: The settings do not lead to images.
+    """
+    factory = lookup("data.source", settings.source, SOURCES)
+    opened = [factory(settings, split, domain) for domain in DIRECTIONS[settings.direction]]
+    if split == "train" and not all(opened):
+        raise UserError(f"data.source={settings.source}: expected training images of both domains")
+    limit = settings.max_images
+    source_a, source_b = (
+        FirstImages(source, limit) if source and 0 < limit < len(source) else source
+        for source in opened
+    )
+    return source_a, source_b
+
+
+class FirstImages:
+    """The first images of a source; everything but the length is that of the source.
+
+    Args:
+        source: All images.
+        count: Number of images, at most `len(source)`.
+    """
+
+    def __init__(self, source: Source, count: int):
+        self._source = source
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index >= self._count:
+            raise IndexError(f"index {index}: expected at most {self._count - 1}")
+        return self._source[index]
+
+    def name(self, index: int) -> str:
+        """Return the name of an image for messages."""
+        return self._source.name(index)
+
+    def __getattr__(self, attribute: str) -> Any:
+        # `image_size`, and what else only some sources have.
+        return getattr(self._source, attribute)

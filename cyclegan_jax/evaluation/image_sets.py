@@ -42,20 +42,26 @@ class Images(NamedTuple):
 Sets = dict[str, Images]
 
 
-def real_sets(config: Any) -> Sets:
+def real_sets(config: Any, tests: tuple[data.Source | None, data.Source | None]) -> Sets:
     """{real_a, real_b}: the test images as the networks are given them.
+
+    Args:
+        config: the configuration of the run.
+        tests: Test sources of A and B.
 
     Raises:
         UserError: a domain has no test images, or one cannot be read.
     """
     sets = {}
-    for domain, source in zip(("a", "b"), data.load_sources(config.data, "test"), strict=True):
+    for domain, source in zip(("a", "b"), tests, strict=True):
         if source is None:
             raise UserError(
                 f"domain {domain.upper()} has no test images to compute figures from"
                 + _where_to_give_them(config.data, domain)
             )
-        named = list(data.transformed_images(config, source, domain=domain))
+        transform = data.build_transform(config.data, domain)
+        skip = config.data.skip_unreadable
+        named = list(data.transformed_images(source, transform, skip_unreadable=skip))
         if not named:
             raise UserError(f"domain {domain.upper()}: no test image that can be read")
         sets[f"real_{domain}"] = Images(

@@ -61,8 +61,14 @@ class Evaluation:
         needs: the kinds of made images that some evaluator looks at.
     """
 
-    def __init__(self, config: Any):
+    def __init__(
+        self, config: Any, tests: tuple[data.Source | None, data.Source | None] | None = None
+    ):
         """Loads all that figures need but the model.
+
+        Args:
+            config: the configuration of the run.
+            tests: Test sources of A and B; opened here if None.
 
         Raises:
             UserError: there are no test images, a metric does not exist or does not apply, or
@@ -71,8 +77,9 @@ class Evaluation:
         check_metrics(config.evaluation.metrics)
         if config.evaluation.best:
             check_best(config.evaluation.best)
-        self.real = real_sets(config)
-        self._evaluators = _build(config, self.real)
+        tests = tests or data.open_split(config.data, "test")
+        self.real = real_sets(config, tests)
+        self._evaluators = _build(config, self.real, tests)
         self.needs = {kind for one in self._evaluators.values() for kind in one.needs}
 
     def __call__(self, translator: Translator) -> Figures:
@@ -91,12 +98,12 @@ class Evaluation:
         return self._evaluators["truth"].score(self.real | fakes)
 
 
-def _build(config: Any, real: Sets) -> dict[str, Evaluator]:
+def _build(config: Any, real: Sets, tests: Any) -> dict[str, Evaluator]:
     wanted = config.evaluation
     chosen = split_metrics(wanted.metrics) or _default_metrics(config)
     made: dict[str, Evaluator] = {}
     if "truth" in chosen:
-        made["truth"] = _truth(config, real)
+        made["truth"] = _truth(config, real, tests)
     if "cycle" in chosen:
         made["cycle"] = Evaluator(("cycled_a", "cycled_b"), _likeness("cycled", "cycle"))
     if "identity" in chosen:
@@ -145,14 +152,13 @@ def _has_truth(config: Any) -> bool:
     return (d.source, d.channels_a, d.channels_b, d.bit_depth) == ("shapes", 3, 3, 8)
 
 
-def _truth(config: Any, real: Sets) -> Evaluator:
+def _truth(config: Any, real: Sets, tests: Any) -> Evaluator:
     if not _has_truth(config):
         raise UserError(
             "metric truth needs images whose true translation is known: data.source shapes with "
             "3 channels of 8 bits"
         )
-    scenes = data.load_sources(config.data, "test")
-    test_a, test_b = cast(tuple[shapes.ShapesSource, shapes.ShapesSource], scenes)
+    test_a, test_b = cast(tuple[shapes.ShapesSource, shapes.ShapesSource], tests)
     if not np.array_equal(real["real_a"].images[0], test_a[0]):
         raise UserError(
             "metric truth needs images as they are drawn: data.transform none, or data.crop_size "

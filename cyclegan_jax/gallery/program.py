@@ -140,10 +140,11 @@ def _images(config: Any, domain: str, count: int) -> tuple[Any, str]:
     from cyclegan_jax import data
 
     place = "ab".index(domain)
-    source, kind = data.load_sources(config.data, "test")[place], "test"
+    source, kind = data.open_split(config.data, "test")[place], "test"
     if source is None:
-        source, kind = data.load_sources(config.data, "train")[place], "training"
-    return data.test_images(config, source, count, domain=domain), kind
+        source, kind = data.open_split(config.data, "train")[place], "training"
+    transform, skip = data.build_transform(config.data, domain), config.data.skip_unreadable
+    return data.test_images(source, transform, count, skip_unreadable=skip), kind
 
 
 def _table(figures: Figures) -> str:

@@ -200,9 +200,11 @@ def _check_new(workdir: Path) -> None:
 
 def _image_size(config: ConfigDict) -> tuple[int, int]:
     """Height and width of training images; only without a crop do the images decide."""
-    if data.Transform.from_config(config.data, "a").crops:
-        return config.data.crop_size, config.data.crop_size
-    return data.image_size(config.data, *data.load_sources(config.data, "train"))
+    size = data.build_transform(config.data, "a").output_size
+    if size is not None:
+        return size
+    sources = data.Sources(*data.open_split(config.data, "train"), None, None)
+    return data.build_train_dataset(config.data, config.seed, config.batch_size, sources).image_size
 
 
 def _restored(workdir: Path, checkpoint: str | int) -> tuple[ConfigDict, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Faces in one folder, parted by a table of attributes."""
+"""Faces in one folder, split into domains by a table of attributes."""
 
 import logging
 import shutil
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from cyclegan_jax.data import celeba, load_sources, train_batches
+from cyclegan_jax.data import build_train_dataset, celeba, open_sources, open_split
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import write_image
 
@@ -22,25 +22,25 @@ ROWS = [
 ]
 
 
-def csv_text(there="1", absent="-1", end="\n", space=""):
-    """The table as CSV."""
+def csv_text(present="1", absent="-1", end="\n", space=""):
+    """Return the table as CSV."""
     rows = [("image_id", *NAMES)]
-    rows += [(name, *(there if v else absent for v in values)) for name, values in ROWS]
+    rows += [(name, *(present if v else absent for v in values)) for name, values in ROWS]
     return end.join(f",{space}".join(row) for row in rows) + end
 
 
 def original_text():
-    """The table as its authors publish it: a count, the names, rows in columns."""
+    """Return the table as its authors publish it: a count, the names, rows in columns."""
     lines = [str(COUNT), " ".join(NAMES) + " "]
     lines += [f"{name} " + " ".join(f"{v or -1:2d}" for v in values) for name, values in ROWS]
     return "\n".join(lines) + "\n"
 
 
-def plain(attribute_a="Black_Hair", attribute_b="Blond_Hair", there=None):
-    """Both domains' names by a loop over the rows: the oracle."""
+def plain(attribute_a="Black_Hair", attribute_b="Blond_Hair", existing=None):
+    """Return the names of both domains by a plain loop over the rows, as the oracle."""
     domains = [], []
     for name, values in ROWS:
-        if there is not None and name not in there:
+        if existing is not None and name not in existing:
             continue
         for domain, attribute in zip(domains, (attribute_a, attribute_b), strict=True):
             if values[NAMES.index(attribute.lstrip("-"))] != attribute.startswith("-"):
@@ -50,13 +50,13 @@ def plain(attribute_a="Black_Hair", attribute_b="Blond_Hair", there=None):
 
 
 def shade(name):
-    """The grey value of a face's image."""
+    """Return the grey value of a face's image."""
     return 5 * int(name[:6])
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """A folder of all faces, each of another shade, made once."""
+    """Return a folder of all faces, each in its own shade."""
     folder = tmp_path_factory.mktemp("faces")
     for name, _ in ROWS:
         write_image(folder / name, np.full((22, 18, 3), shade(name), np.uint8))
@@ -65,7 +65,7 @@ def unpacked(tmp_path_factory):
 
 @pytest.fixture
 def root(unpacked, tmp_path):
-    """A copy of CelebA as the archive of Kaggle has it."""
+    """Return a copy of the dataset in the layout of Kaggle's archive."""
     folder = tmp_path / "data" / "celeba"
     shutil.copytree(unpacked, folder / "img_align_celeba" / "img_align_celeba")
     (folder / "list_attr_celeba.csv").write_text(csv_text())
@@ -84,15 +84,15 @@ def make_config(root, **fields):
 
 
 def names(root, **fields):
-    """The file names of both domains."""
-    sources = load_sources(make_config(root, **fields).data, "train")
+    """Return the file names of both domains."""
+    sources = open_split(make_config(root, **fields).data, "train")
     return tuple([Path(s.name(i)).name for i in range(len(s))] for s in sources)
 
 
 @pytest.mark.parametrize("text", [csv_text(), original_text()], ids=["csv", "txt"])
 @pytest.mark.parametrize("layout", [".", "img_align_celeba", "img_align_celeba/img_align_celeba"])
 def test_formats_and_layouts(unpacked, tmp_path, text, layout):
-    """Both formats of the table and all three places of the faces give the loop's domains."""
+    """Both formats of the table and all three folders of faces give the oracle's domains."""
     shutil.copytree(unpacked, tmp_path / layout, dirs_exist_ok=True)
     suffix = "csv" if "," in text else "txt"
     (tmp_path / f"list_attr_celeba.{suffix}").write_text(text)
@@ -111,24 +111,22 @@ def test_formats_and_layouts(unpacked, tmp_path, text, layout):
     ],
 )
 def test_attributes_and_their_absence(root, attribute_a, attribute_b):
-    """Any attribute or its absence makes a domain; where both hold a face is A's alone."""
+    """Any attribute or its absence selects a domain; a face of both is in A alone."""
     ours = names(root, attribute_a=attribute_a, attribute_b=attribute_b)
     assert ours == plain(attribute_a, attribute_b)
     assert not set(ours[0]) & set(ours[1])
 
 
-def test_images_are_those_of_their_names(root):
-    """Index i is the face that the table has in that place, read from its own file."""
-    for source, expected in zip(
-        load_sources(make_config(root).data, "train"), plain(), strict=True
-    ):
+def test_images_are_read_from_their_own_files(root):
+    """Index i is the i-th face of the domain in the table."""
+    for source, expected in zip(open_split(make_config(root).data, "train"), plain(), strict=True):
         assert source[3].shape == (22, 18, 3)
         assert source.image_size(3) == (22, 18)
         assert [source[i][0, 0, 0] for i in range(len(source))] == [shade(n) for n in expected]
 
 
-def test_direction_swaps_what_was_parted_before(root):
-    """With b_to_a domain A is the blond, and faces with both attributes still count as black."""
+def test_direction_swaps_the_domains_after_the_split(root):
+    """With b_to_a domain A is the blond; faces with both attributes still count as black."""
     assert names(root, direction="b_to_a") == plain()[::-1]
     assert plain()[::-1] != plain("Blond_Hair", "Black_Hair")
 
@@ -145,16 +143,16 @@ def test_direction_swaps_what_was_parted_before(root):
         original_text().replace("-1", " 0"),
         original_text().replace(str(COUNT), "202599", 1),
     ],
-    ids=["zeros", "windows", "bom", "quotes", "blank", "spaces", "txt-zeros", "cut"],
+    ids=["zeros", "windows", "bom", "quotes", "blank", "spaces", "txt-zeros", "excerpt"],
 )
-def test_tables_written_otherwise(root, text):
-    """0 for -1, spaces, quotes, blank lines, line ends and a count that is not so."""
+def test_variants_of_the_table(root, text):
+    """0 for -1, spaces, quotes, blank lines, line ends and a wrong count."""
     (root / "list_attr_celeba.csv").write_bytes(text.encode())
     assert names(root) == plain()
 
 
 def test_the_table_is_found(root, tmp_path):
-    """`data.attributes` first, then data.dir, CSV before text, then the two folders above."""
+    """`data.attributes` first, then `data.dir`, CSV before text, then two folders above."""
     own = tmp_path / "own.txt"
     own.write_text("1\nBlack_Hair Blond_Hair\n000002.jpg 1 1\n000001.jpg -1 1\n")
     own_domains = ["000002.jpg"], ["000001.jpg"]
@@ -170,30 +168,30 @@ def test_the_table_is_found(root, tmp_path):
     assert names(root) == own_domains
 
 
-def test_the_cap_takes_the_first_of_the_table(root):
-    """`data.max_images` of each domain, in the order of the table."""
+def test_max_images_takes_the_first_of_the_table(root):
+    """`data.max_images` limits each domain, in the order of the table."""
     expected = tuple(domain[:4] for domain in plain())
     assert names(root, max_images=4) == expected
     assert expected[0] != sorted(plain()[0])[:4]
 
 
-def test_faces_that_are_not_there_are_passed_over(root, caplog):
-    """A part of the set will do: one warning has the count, for both domains and all calls."""
+def test_missing_faces_are_skipped(root, caplog):
+    """Missing files are skipped, with one warning for both domains and all calls."""
     gone = {name for name, _ in ROWS if int(name[:6]) % 3 == 0}
     for name in gone:
         (faces(root) / name).unlink()
     (faces(root) / "stranger.jpg").write_text("in no table")
-    there = {name for name, _ in ROWS} - gone
+    existing = {name for name, _ in ROWS} - gone
     with caplog.at_level(logging.WARNING):
-        assert names(root) == plain(there=there)
-        assert names(root, max_images=2) == tuple(d[:2] for d in plain(there=there))
-    named, found = sum(map(len, plain())), sum(map(len, plain(there=there)))
+        assert names(root) == plain(existing=existing)
+        assert names(root, max_images=2) == tuple(d[:2] for d in plain(existing=existing))
+    named, found = sum(map(len, plain())), sum(map(len, plain(existing=existing)))
     (record,) = caplog.records
-    assert f"passed over: {named - found} of the {named} images" in record.getMessage()
+    assert f"skipped: {named - found} of the {named} images" in record.getMessage()
 
 
-def test_a_whole_set_gives_no_warning(root, caplog):
-    """Also where faces that belong to neither domain are not there."""
+def test_a_complete_dataset_gives_no_warning(root, caplog):
+    """Missing faces that belong to neither domain give no warning."""
     for name in {name for name, _ in ROWS}.difference(*plain()):
         (faces(root) / name).unlink()
     assert names(root) == plain()
@@ -201,7 +199,7 @@ def test_a_whole_set_gives_no_warning(root, caplog):
 
 
 def test_nothing_is_moved_or_written(root, tmp_path):
-    """The folders are afterwards what they were before."""
+    """The folders are unchanged."""
 
     def contents():
         return {p: p.read_bytes() if p.is_file() else None for p in tmp_path.rglob("*")}
@@ -212,12 +210,12 @@ def test_nothing_is_moved_or_written(root, tmp_path):
 
 
 def test_there_is_no_test_set(root):
-    """The set's table tells of no split: samples show training images."""
-    assert load_sources(make_config(root).data, "test") == (None, None)
+    """Both test sources are None."""
+    assert open_split(make_config(root).data, "test") == (None, None)
 
 
 def test_the_table_is_read_once(root, monkeypatch):
-    """Both domains and later calls share one reading, until table, folder or choice changes."""
+    """The table is read once for all calls, until table, folder or an attribute changes."""
     reads = []
     read_table = celeba._read_table
     monkeypatch.setattr(celeba, "_read_table", lambda table: reads.append(1) or read_table(table))
@@ -236,60 +234,63 @@ def test_the_table_is_read_once(root, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dir": ""}, "data.dir is empty: expected the folder of CelebA, with img_align_celeba"),
-        ({"dir": "{root}/no"}, "data.dir=.*/no: there is no such folder"),
-        ({"dir": "{root}/list_attr_celeba.csv"}, "data.dir=.*csv: there is no such folder"),
-        ({"dir": "{root}/../.."}, "found neither list_attr_celeba.csv nor list_attr_celeba.txt in"),
-        ({"attributes": "{root}/no.csv"}, "data.attributes=.*/no.csv: there is no such file"),
-        ({"attributes": "{root}"}, "data.attributes=.*: there is no such file"),
+        ({"dir": ""}, "data.dir: expected the folder of CelebA, with img_align_celeba"),
+        ({"dir": "{root}/no"}, "data.dir=.*/no: no such folder"),
+        ({"dir": "{root}/list_attr_celeba.csv"}, "data.dir=.*csv: no such folder"),
+        ({"dir": "{root}/../.."}, "expected list_attr_celeba.csv or list_attr_celeba.txt in"),
+        ({"attributes": "{root}/no.csv"}, "data.attributes=.*/no.csv: no such file"),
+        ({"attributes": "{root}"}, "data.attributes=.*: no such file"),
         ({"attribute_a": "Blak_Hair"}, "=Blak_Hair: .*csv has no .*; did you mean Black_Hair"),
         ({"attribute_b": "-eyeglasses"}, "=-eyeglasses: .* 'eyeglasses'; .* mean Eyeglasses"),
-        ({"attribute_b": "xyz"}, "there are Bald, Black_Hair, Blond_Hair, Eyeglasses, Young"),
-        ({"attribute_b": ""}, "data.attribute_b=: .* no attribute ''; there are Bald"),
+        ({"attribute_b": "xyz"}, "it has Bald, Black_Hair, Blond_Hair, Eyeglasses, Young"),
+        ({"attribute_b": ""}, "data.attribute_b=: .* no attribute ''; it has Bald"),
         ({"attribute_b": "image_id"}, "no attribute 'image_id'"),
-        ({"attribute_b": "Black_Hair"}, "attribute_b=Black_Hair: .* has no image for it beside"),
+        (
+            {"attribute_b": "Black_Hair"},
+            "attribute_b=Black_Hair: .* has no such images that are not in domain A",
+        ),
     ],
 )
 def test_mistakes_in_the_configuration(root, change, message):
-    """One line with the field, the place and what was expected."""
+    """Each mistake is one line with the field, the path and what was expected."""
     change = {name: value.format(root=root) for name, value in change.items()}
     with pytest.raises(UserError, match=message) as error:
-        load_sources(make_config(**{"root": root, **change}).data, "train")
+        open_split(make_config(**{"root": root, **change}).data, "train")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no table of attributes"),
-        ("40\n", "is no table of attributes"),
-        ("a.jpg -1 1\n", "is no table .*: expected CSV whose first line is image_id"),
-        (HEAD + "a.jpg,1,-1\n\nb.jpg,1\n", "csv, line 4: .* 2 values, .* not 1"),
-        (HEAD + "a.jpg,1,-1,1\n", "csv, line 2: .* 2 values, .* not 3"),
-        (HEAD + "a.jpg,1,2\n", "csv, line 2: Blond_Hair is '2'; expected 1, -1 or 0"),
-        (HEAD + "a.jpg,,1\n", "csv, line 2: Black_Hair is ''"),
-        ("2\nBlack_Hair Blond_Hair\na.jpg 1 -1\nb.jpg 1\n", "line 4: .* 2 values, .* not 1"),
-        ("1\nBlack_Hair Blond_Hair\na.jpg yes -1\n", "line 3: Black_Hair is 'yes'"),
+        ("", "table of attributes .*csv: expected CSV"),
+        ("40\n", "table of attributes .*csv: expected CSV"),
+        ("a.jpg -1 1\n", "table of .*: expected CSV whose first line is image_id"),
+        (HEAD + "a.jpg,1,-1\n\nb.jpg,1\n", "csv, line 4: .* 2 values, got 1"),
+        (HEAD + "a.jpg,1,-1,1\n", "csv, line 2: .* 2 values, got 3"),
+        (HEAD + "a.jpg,1,2\n", "csv, line 2: Blond_Hair: expected 1, -1 or 0, got '2'"),
+        (HEAD + "a.jpg,,1\n", "csv, line 2: Black_Hair: .* got ''"),
+        ("2\nBlack_Hair Blond_Hair\na.jpg 1 -1\nb.jpg 1\n", "line 4: .* 2 values, got 1"),
+        ("1\nBlack_Hair Blond_Hair\na.jpg yes -1\n", "line 3: Black_Hair: .* got 'yes'"),
         ("\xff\xd8", "csv cannot be read"),
         ("x" * 200_000, "csv cannot be read: field larger than"),
-        (HEAD, "attribute_a=Black_Hair: .*csv has no image for it$"),
+        (HEAD, "attribute_a=Black_Hair: .*csv has no such images$"),
         (
             HEAD + "a.jpg,1,0\nb.jpg,1,0\n000001.jpg,0,1\n",
-            "a=Black_Hair: none of its 2 images in .*csv, such as a.jpg, is in .*align_celeba$",
+            "a=Black_Hair: .* in .*align_celeba, got none of the 2 of .*csv, such as a.jpg$",
         ),
     ],
 )
 def test_mistakes_in_the_table(root, text, message):
-    """One line with the table, the line in it and what was expected there."""
+    """Each mistake is one line with the table, its line and what was expected."""
     (root / "list_attr_celeba.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message) as error:
-        load_sources(make_config(root).data, "train")
+        open_split(make_config(root).data, "train")
     assert "\n" not in str(error.value)
 
 
-def test_faces_in_step_resized_and_flipped_alike(root):
-    """To batches: an epoch has the larger set once beside the smaller in turn, in whole faces."""
-    for number, (name, _) in enumerate(ROWS):  # left half of a shade of its own, right half black
+def test_serial_pairs_resized_and_flipped_alike(root):
+    """An epoch pairs each face of the larger domain with one of the smaller; flips are shared."""
+    for number, (name, _) in enumerate(ROWS):  # the left half in a shade, the right half black
         image = np.zeros((22, 18, 3), np.uint8)
         image[:, :9] = 60 + 4 * number
         write_image(faces(root) / name.replace("jpg", "png"), image)
@@ -299,9 +300,9 @@ def test_faces_in_step_resized_and_flipped_alike(root):
     domain_a, domain_b = plain()
     epoch = len(domain_a)
     assert epoch > len(domain_b)
-    sources = load_sources(config.data, "train")
+    dataset = build_train_dataset(config.data, 0, 1, open_sources(config.data))
     pairs, flips = [], []
-    with train_batches(config, *sources, start_step=0, num_steps=2 * epoch) as batches:
+    with dataset.batches(0, 2 * epoch) as batches:
         for batch in batches:
             rows = [batch[domain][0, 8, :, 0] for domain in "ab"]
             flips.append([bool(row[0] < row[-1]) for row in rows])

@@ -1,18 +1,21 @@
-"""What happens to images between file and network."""
+"""Transforms: sizes, crops, flips, channels, bit depths, and transforms of a user's own."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import default
-from cyclegan_jax.data.transforms import TRANSFORMS, Transform, resize, to_bit_depth, to_channels
+from cyclegan_jax.data import build_transform
+from cyclegan_jax.data import images as images_of
+from cyclegan_jax.data.transforms import TRANSFORMS, resize, to_bit_depth, to_channels
 from cyclegan_jax.utils.errors import UserError
+from tests.datasets.numbered import NumberedSource, make_config, make_dataset
 
 
 def transform(name="resize_and_crop", domain="a", **fields):
     data = default.get_config().data
     data.update({"transform": name, "load_size": 20, "crop_size": 16, **fields})
-    return Transform.from_config(data, domain)
+    return build_transform(data, domain)
 
 
 def random_image(height, width, channels=3, dtype=np.uint8, seed=0):
@@ -20,8 +23,8 @@ def random_image(height, width, channels=3, dtype=np.uint8, seed=0):
     return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
 
 
-def place_image(height, width):
-    """An image whose two channels and alpha-like third tell where a pixel came from."""
+def position_image(height, width):
+    """Return an image in which each pixel is (row, column, 9)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, rows * 0 + 9], -1).astype(np.uint8)
 
@@ -30,10 +33,10 @@ def place_image(height, width):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [(20, 20), (31, 47), (80, 10)])
 def test_resize_is_antialiased_bicubic(size, channels, dtype):
-    """Against PyTorch's antialiased bicubic in float64, to the rounding of each depth."""
+    """Equal to PyTorch's antialiased bicubic in float64, up to the rounding of each depth."""
     torch = pytest.importorskip("torch")
     top = np.iinfo(dtype).max
-    # Pillow clips 8 bits between the two directions: kept clear of the ends here.
+    # Pillow clips 8 bits between the two directions, so the values stay away from the ends.
     image = random_image(40, 33, channels, dtype) // 3 + dtype(top // 3)
     planes = torch.from_numpy(np.moveaxis(image, -1, 0)[None].astype(np.float64))
     expected = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True)
@@ -44,15 +47,15 @@ def test_resize_is_antialiased_bicubic(size, channels, dtype):
     assert np.abs(out - expected).max() <= (1.5 if dtype == np.uint8 else 0.51)
 
 
-def test_resize_of_colour_is_the_originals():
-    """8-bit colour goes through Pillow as in the original, bit by bit."""
+def test_resize_of_colour_is_that_of_the_original():
+    """8-bit colour is resized by Pillow as in the original, bit by bit."""
     image = random_image(64, 48)
     expected = Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(resize(image, 28, 28), np.asarray(expected))
 
 
 def test_grey_is_pillows_luma():
-    """All 8-bit channel values, against Pillow's mode L; alpha does not count."""
+    """8-bit colour becomes Pillow's mode L; alpha has no effect."""
     image = random_image(300, 300, 4)
     expected = np.asarray(Image.fromarray(image[..., :3]).convert("L"))
     np.testing.assert_array_equal(to_channels(image, 1)[..., 0], expected)
@@ -60,7 +63,7 @@ def test_grey_is_pillows_luma():
 
 
 def test_16_bit_grey_has_the_weights_of_itu_r_601():
-    """16-bit luma is 0.299 R + 0.587 G + 0.114 B to the nearest; white stays white."""
+    """16-bit luma is 0.299 R + 0.587 G + 0.114 B, rounded; white stays white."""
     image = random_image(50, 50, 3, np.uint16)
     exact = image @ np.array([0.299, 0.587, 0.114])
     grey = to_channels(image, 1)[..., 0]
@@ -71,18 +74,18 @@ def test_16_bit_grey_has_the_weights_of_itu_r_601():
 
 
 def test_other_channel_changes():
-    """Grey is repeated, alpha dropped, the rest taken as it is or refused by name."""
+    """Grey is repeated, alpha dropped, equal channels kept, and everything else refused by name."""
     image = random_image(3, 4, 4)
     np.testing.assert_array_equal(to_channels(image, 3), image[..., :3])
     np.testing.assert_array_equal(to_channels(image[..., :2], 1), image[..., :1])
     np.testing.assert_array_equal(to_channels(image[..., :2], 3), image[..., [0, 0, 0]])
     np.testing.assert_array_equal(to_channels(image, 4), image)
-    with pytest.raises(UserError, match="image cat.png has 3 channels and 4 are expected"):
+    with pytest.raises(UserError, match="image cat.png: expected 4 channels, got 3"):
         to_channels(image[..., :3], 4, "cat.png")
 
 
 def test_bit_depths_span_the_full_range():
-    """8 to 16 bits and back is exact; 16 to 8 is the nearest of 256 even levels."""
+    """8 to 16 bits and back is exact; 16 to 8 bits rounds to 256 even levels."""
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     deep = to_bit_depth(levels, 16)
     assert (deep.dtype, deep.min(), deep.max()) == (np.uint16, 0, 65535)
@@ -94,7 +97,7 @@ def test_bit_depths_span_the_full_range():
 
 @pytest.mark.parametrize(
     ("name", "size", "prepared", "tested"),
-    [  # (height, width); worked by hand for load_size 20 and crop_size 16
+    [  # (height, width), worked out by hand for load_size 20 and crop_size 16
         ("resize_and_crop", (30, 50), (20, 20), (16, 16)),
         ("crop", (30, 50), (30, 50), (16, 16)),
         ("scale_width", (30, 50), (12, 20), (12, 20)),
@@ -108,12 +111,14 @@ def test_bit_depths_span_the_full_range():
     ],
 )
 def test_sizes(name, size, prepared, tested):
-    """Each transform's sizes for training and tests; training crops are crop_size."""
+    """Sizes of prepared, augmented and test images of each transform."""
     ours = transform(name)
     image = random_image(*size)
     out = ours.prepare(image, "x")
     assert out.shape == (*prepared, 3)
-    assert ours.prepared_size(*size, "x") == prepared
+    if ours.prepared_size is not None:
+        assert ours.prepared_size(*size, "x") == prepared
+    assert ours.output_size == ((16, 16) if "crop" in name else None)
     assert ours.prepare_test(image, "x").shape == (*tested, 3)
     augmented = ours.augment(out, np.random.default_rng(0))
     assert augmented.shape[:2] == ((16, 16) if "crop" in name else prepared)
@@ -122,8 +127,8 @@ def test_sizes(name, size, prepared, tested):
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_image_fits_any_configuration(name, bits, channels):
-    """Grey, alpha, colour, 8 and 16 bits all come out with the channels and depth asked for."""
+def test_any_image_gets_the_channels_and_depth(name, bits, channels):
+    """Grey, alpha, colour, 8 and 16 bits all get the configured channels and bit depth."""
     ours = transform(name, channels_b=channels, bit_depth=bits, domain="b")
     for have in (1, 2, 3, 4):
         for dtype in (np.uint8, np.uint16):
@@ -132,19 +137,19 @@ def test_any_image_fits_any_configuration(name, bits, channels):
             assert out.dtype == (np.uint8 if bits == 8 else np.uint16)
 
 
-def test_test_transform_takes_the_middle():
-    """Crops of test images are the middle; resize_and_crop shows the whole image."""
-    image = place_image(20, 30)
+def test_test_images_are_center_crops():
+    """Test images are center crops; those of resize_and_crop show the whole image."""
+    image = position_image(20, 30)
     out = transform("crop").prepare_test(image, "x")
     np.testing.assert_array_equal(out, image[2:18, 7:23])
     out = transform("resize_and_crop").prepare_test(image, "x")
     np.testing.assert_array_equal(out, resize(image, 16, 16))
 
 
-def test_augment_draws_every_place_and_flip_alike():
-    """Each crop is an exact piece, mirrored or not; all 50 outcomes come up equally often."""
+def test_augment_is_uniform_over_crops_and_flips():
+    """Each result is an exact crop, flipped or not; all 50 outcomes are equally frequent."""
     ours = transform("crop")
-    prepared = place_image(20, 20)
+    prepared = position_image(20, 20)
     rng = np.random.default_rng(0)
     counts = {}
     draws = 5000
@@ -162,33 +167,33 @@ def test_augment_draws_every_place_and_flip_alike():
 
 
 @pytest.mark.parametrize("fields", [{"flip": False}, {"flip": True, "flip_alike": True}])
-def test_without_a_flip_of_its_own_nothing_is_mirrored(fields):
-    """Without data.flip left and right stay; with data.flip_alike the pair's flip is elsewhere."""
+def test_no_flip_in_the_transform(fields):
+    """Nothing is flipped without data.flip; with data.flip_alike, the dataset flips pairs."""
     ours = transform("none", **fields)
-    prepared = place_image(16, 16)
+    prepared = position_image(16, 16)
     rng = np.random.default_rng(0)
     for _ in range(20):
         np.testing.assert_array_equal(ours.augment(prepared, rng), prepared)
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_equal_sizes_resize_straight(flip):
-    """With load_size = crop_size the whole image is shown, resized by Pillow, or its mirror."""
+def test_equal_sizes_show_the_whole_image(flip):
+    """With load_size = crop_size the result is the whole resized image, flipped or not."""
     ours = transform("resize_and_crop", load_size=16, crop_size=16, flip=flip)
-    face = random_image(44, 36)  # the proportions of aligned faces, 218 to 178, are not kept
+    face = random_image(44, 36)
     whole = np.asarray(Image.fromarray(face).resize((16, 16), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(ours.prepare_test(face, "x"), whole)
     prepared, rng = ours.prepare(face, "x"), np.random.default_rng(0)
     shown = [ours.augment(prepared, rng) for _ in range(40)]
-    mirrored = sum(np.array_equal(image, whole[:, ::-1]) for image in shown)
-    assert mirrored + sum(np.array_equal(image, whole) for image in shown) == 40
-    assert (6 < mirrored < 34) if flip else mirrored == 0
+    flipped = sum(np.array_equal(image, whole[:, ::-1]) for image in shown)
+    assert flipped + sum(np.array_equal(image, whole) for image in shown) == 40
+    assert (6 < flipped < 34) if flip else flipped == 0
 
 
-def test_augment_leaves_the_prepared_image_alone():
-    """A kept image is never written to, also when it is mirrored."""
+def test_augment_does_not_write_to_the_prepared_image():
+    """A cached image is never written to, even when it is flipped."""
     ours = transform("resize_and_crop")
-    prepared = place_image(20, 20)
+    prepared = position_image(20, 20)
     prepared.flags.writeable = False
     before = prepared.copy()
     for seed in range(8):
@@ -198,28 +203,59 @@ def test_augment_leaves_the_prepared_image_alone():
 
 @pytest.mark.parametrize("size", [(15, 30), (30, 15)])
 def test_too_small_images_are_named(size):
-    """A crop larger than the image names file, both sizes and what helps."""
+    """A crop larger than the image is an error with the file, both sizes and the fields."""
     with pytest.raises(UserError) as error:
         transform("crop").prepare(random_image(*size), "pets/cat.png")
-    line = str(error.value)
+    message = str(error.value)
     for part in ("pets/cat.png", f"{size[1]}x{size[0]}", "data.crop_size=16", "data.transform"):
-        assert part in line
+        assert part in message
     with pytest.raises(UserError, match="pets/cat.png"):
         transform("crop").prepare_test(random_image(*size), "pets/cat.png")
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"transform": "squash"}, "data.transform=squash: expected one of resize_and_crop, crop"),
-        ({"channels_a": 5}, "data.channels_a=5: expected one of 1, 2, 3, 4"),
-        ({"bit_depth": 12}, "data.bit_depth=12: expected one of 8, 16"),
-        ({"load_size": 15}, "data.crop_size=16 is larger than data.load_size=15"),
-    ],
-)
-def test_wrong_configurations_are_refused(fields, message):
-    """Each names the field, its value and the choices."""
-    data = default.get_config().data
-    data.update({"load_size": 20, "crop_size": 16, **fields})
-    with pytest.raises(UserError, match=message):
-        Transform.from_config(data, "a")
+@pytest.mark.parametrize("name", ["resize_and_crop", "scale_width_and_crop"])
+def test_crops_larger_than_the_resized_image_are_refused(name):
+    """The error has both fields and both sizes."""
+    with pytest.raises(UserError, match="crop_size: expected at most data.load_size=15, got 16"):
+        transform(name, load_size=15)
+
+
+def test_unknown_transforms_list_the_names():
+    """The error has the field, all names, and the form of a user's own."""
+    names = ", ".join(TRANSFORMS)
+    with pytest.raises(UserError, match=f"data.transform: expected one of {names}, or package"):
+        transform("squash")
+
+
+class Corner:
+    """A transform of a user's own: random choice among the columns of the top left corner."""
+
+    def __init__(self, load_size, crop_size):
+        self.output_size = crop_size, crop_size
+
+    def prepare(self, image, name):
+        """Return the top left corner."""
+        return image[: self.output_size[0], : self.output_size[1]]
+
+    def augment(self, prepared, rng):
+        """Roll the columns."""
+        return np.roll(prepared, rng.integers(4), axis=1)
+
+    def prepare_test(self, image, name):
+        """Return the top left corner."""
+        return self.prepare(image, name)
+
+
+def test_a_transform_of_a_users_own():
+    """`module:attribute` names it; channels, bit depth and flips are added, headers not needed."""
+    config = make_config(transform=f"{__name__}:Corner", channels_a=1, bit_depth=16, seed=3)
+    dataset = make_dataset(config, NumberedSource(4), NumberedSource(5))
+    assert dataset.image_size == (8, 8)
+    with dataset.batches(0, 60) as batches:
+        images = [batch["b"][0] for batch in batches]
+        shown = {tuple(image[0, :, 1] // 257) for image in images}
+    assert images[0].dtype == np.uint16
+    rolled = [np.roll(np.arange(8), k) for k in range(4)]
+    assert shown == {tuple(row[::step]) for row in rolled for step in (1, -1)}
+    test = images_of.test_images(NumberedSource(1), build_transform(config.data, "a"), 1)
+    assert test.shape == (1, 8, 8, 1)

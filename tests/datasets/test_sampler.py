@@ -1,4 +1,4 @@
-"""Which images stand side by side, when: epochs, pairs, resuming and processes."""
+"""Order and pairs of images: epochs, pairings, resuming and processes."""
 
 import collections
 import itertools
@@ -6,20 +6,74 @@ import itertools
 import numpy as np
 import pytest
 
-from cyclegan_jax.data import pairs_per_epoch
-from cyclegan_jax.data.sampler import PairSampler
-from tests.numbered import NumberedSource, assert_same, indices, make_config, take
+from cyclegan_jax.data import EPOCHS, PAIRINGS
+from cyclegan_jax.data.sampler import IndependentSampler
+from cyclegan_jax.utils.errors import UserError
+from tests.datasets.numbered import (
+    NumberedSource,
+    assert_same,
+    indices,
+    make_config,
+    make_dataset,
+    take,
+)
 
 
 @pytest.mark.parametrize(("epoch", "pairs"), [("larger", 7), ("smaller", 3)])
 def test_pairs_per_epoch(epoch, pairs):
-    """An epoch is the larger or the smaller set, whichever domain has it."""
-    data = make_config(epoch=epoch).data
-    assert pairs_per_epoch(data, 3, 7) == pairs_per_epoch(data, 7, 3) == pairs
+    """An epoch has the length of the larger or the smaller set, in either domain."""
+    for lengths in ((3, 7), (7, 3)):
+        dataset = make_dataset(make_config(epoch=epoch), *map(NumberedSource, lengths))
+        assert dataset.pairs_per_epoch == pairs
+
+
+@pytest.mark.parametrize(
+    ("pairing", "epoch", "pairs", "draw"),
+    [
+        (
+            "independent",
+            "larger",
+            [(0, 5), (1, 4), (3, 4), (0, 1), (2, 5), (1, 5), (1, 3)],
+            0.412135,
+        ),
+        ("independent", "smaller", [(3, 5), (0, 4), (2, 4), (1, 1), (0, 5), (1, 5)], 0.412135),
+        ("serial", "larger", [(0, 4), (1, 5), (3, 3), (0, 0), (2, 2), (1, 1), (1, 5)], 0.717686),
+        ("serial", "smaller", [(3, 3), (0, 0), (2, 2), (1, 1), (0, 0), (1, 1)], 0.717686),
+    ],
+)
+def test_the_order_never_changes(pairing, epoch, pairs, draw):
+    """Pairs and draws are those of earlier versions, so that their runs resume exactly."""
+    sampler = PAIRINGS[pairing](5, 4, 6, EPOCHS[epoch](4, 6))
+    assert [sampler[pair][:2] for pair in range(len(pairs))] == pairs
+    assert sampler[0][2].random() == pytest.approx(draw, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pairing": "random"}, "data.pairing: expected one of independent, serial, or package"),
+        ({"epoch": "all"}, "data.epoch: expected one of larger, smaller, or package"),
+    ],
+)
+def test_unknown_names_list_the_choices(fields, message):
+    """An unknown pairing or epoch is an error with the field and the names."""
+    with pytest.raises(UserError, match=message):
+        make_dataset(make_config(**fields), NumberedSource(2), NumberedSource(2))
+
+
+def ten_pairs(len_a, len_b):
+    """An epoch of a user's own."""
+    return 10
+
+
+def test_an_epoch_of_a_users_own():
+    """`module:attribute` names a function of both lengths."""
+    config = make_config(epoch=f"{__name__}:ten_pairs")
+    assert make_dataset(config, NumberedSource(3), NumberedSource(4)).pairs_per_epoch == 10
 
 
 def test_each_epoch_shows_all_of_a_in_a_new_order():
-    """An epoch of the larger set A has each image once, epochs differ, steps may cross."""
+    """An epoch of a larger A has each image once; epochs differ; batches may span two."""
     batches = take(make_config(batch_size=4), NumberedSource(10), NumberedSource(3), stop=15)
     shown = indices(batches, "a")
     epochs = [shown[i : i + 10] for i in range(0, 60, 10)]
@@ -28,13 +82,13 @@ def test_each_epoch_shows_all_of_a_in_a_new_order():
 
 
 def test_a_smaller_a_is_shown_evenly():
-    """Where B is larger, an epoch shows each image of A as often as any other, to within 1."""
+    """If B is larger, the counts of A's images in an epoch differ by at most 1."""
     batches = take(make_config(batch_size=1), NumberedSource(3), NumberedSource(8), stop=8)
     assert sorted(collections.Counter(indices(batches, "a")).values()) == [2, 3, 3]
 
 
 def test_smaller_epochs_still_use_all_images():
-    """With epochs of the smaller set, A's images in an epoch are distinct and change."""
+    """In epochs of a smaller B, A's images are distinct, and differ between epochs."""
     config = make_config(batch_size=3, epoch="smaller")
     batches = take(config, NumberedSource(10), NumberedSource(3), stop=30)
     shown = [indices([batch], "a") for batch in batches]
@@ -42,8 +96,8 @@ def test_smaller_epochs_still_use_all_images():
     assert {index for epoch in shown for index in epoch} == set(range(10))
 
 
-def test_serial_pairs_go_in_step():
-    """Image k of A always stands beside image k of B (modulo the lengths)."""
+def test_serial_pairs_have_equal_indices():
+    """Image k of A is always paired with image k of B, modulo the lengths."""
     config = make_config(pairing="serial")
     batches = take(config, NumberedSource(4), NumberedSource(6), stop=12)
     pairs = collections.Counter(zip(indices(batches, "a"), indices(batches, "b"), strict=True))
@@ -51,7 +105,7 @@ def test_serial_pairs_go_in_step():
 
 
 def test_serial_epochs_of_the_smaller_set():
-    """Each epoch has the first images of both sets once, in step, in an order of its own."""
+    """Each epoch has the first images of both sets once, in a new order."""
     for lengths in ((4, 7), (7, 4)):
         config = make_config(pairing="serial", epoch="smaller", batch_size=1)
         batches = take(config, *map(NumberedSource, lengths), stop=4 * 8)
@@ -62,18 +116,18 @@ def test_serial_epochs_of_the_smaller_set():
 
 
 def test_independent_draws_are_uniform():
-    """Beside each image of A, those of B come up equally often (chi-square, 99.99 %)."""
-    order = PairSampler(make_config().data, 0, 5, 8)
+    """Each image of A is paired with all of B equally often (chi-square, 99.99 %)."""
+    sampler = IndependentSampler(0, 5, 8, 8)
     counts = np.zeros((5, 8))
     for pair in range(8000):
-        counts[order[pair][:2]] += 1
+        counts[sampler[pair][:2]] += 1
     expected = counts.mean(axis=1, keepdims=True)
     assert ((counts - expected) ** 2 / expected).sum() < 75  # 5 * 7 degrees of freedom
 
 
 @pytest.mark.parametrize("start", [1, 5, 11])
-def test_a_later_start_goes_on_with_the_rest(start):
-    """Whatever the step, starting there gives the rest of the uninterrupted sequence."""
+def test_a_later_start_gives_the_rest(start):
+    """Starting at any step gives the rest of the uninterrupted sequence."""
     config = make_config(batch_size=3)
     whole = take(config, NumberedSource(4), NumberedSource(5), stop=12)
     rest = take(config, NumberedSource(4), NumberedSource(5), start=start, stop=12)
@@ -81,7 +135,7 @@ def test_a_later_start_goes_on_with_the_rest(start):
 
 
 def test_seeds_give_different_sequences():
-    """Another seed is another order, not the same one an epoch later."""
+    """Seeds give different orders, not the same one an epoch later."""
     by_seed = []
     for seed in (0, 1, 2):
         batches = take(make_config(seed=seed, batch_size=1), *[NumberedSource(12)] * 2, stop=36)
@@ -91,39 +145,39 @@ def test_seeds_give_different_sequences():
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
-def test_processes_share_the_batch(count):
-    """The processes' rows side by side are the batch of one process; each reads only its own."""
+def test_processes_read_shards_of_the_batch(count):
+    """The shards of all processes make up the global batch; each process reads only its own."""
     config = make_config(batch_size=6, cache_gib=0.0)
     whole = take(config, NumberedSource(50), NumberedSource(60), stop=4)
     reads = 0
-    parts = []
+    shards = []
     for index in range(count):
         source_a, source_b = NumberedSource(50), NumberedSource(60)
-        parts.append(
+        shards.append(
             take(config, source_a, source_b, stop=4, process_index=index, process_count=count)
         )
         reads += source_a.reads.total()
     joined = [
-        {domain: np.concatenate([part[domain] for part in step]) for domain in "ab"}
-        for step in zip(*parts, strict=True)
+        {domain: np.concatenate([shard[domain] for shard in step]) for domain in "ab"}
+        for step in zip(*shards, strict=True)
     ]
     assert_same(joined, whole)
     assert reads == 24
 
 
-def test_sets_smaller_than_the_batch():
-    """One image each fills any batch."""
+def test_datasets_smaller_than_the_batch():
+    """One image per domain fills any batch."""
     (batch,) = take(make_config(batch_size=5), NumberedSource(1), NumberedSource(1), stop=1)
     assert batch["a"].shape[0] == 5
 
 
 def test_a_finished_run_has_no_batches():
-    """Starting at or after the last step is an empty sequence."""
+    """Starting at or after the last step gives no batches."""
     for start in (6, 9):
         assert take(make_config(), NumberedSource(2), NumberedSource(2), start, 6) == []
 
 
-def test_long_runs_far_in():
+def test_large_step_numbers():
     """Step numbers beyond 32 bits work."""
     start = 2**40
     batches = take(make_config(), NumberedSource(3), NumberedSource(3), start, start + 2)

@@ -1,18 +1,18 @@
-"""Images that tell which they are and what was done to them, and batches of them."""
+"""Images that show their index and what was done to them, and batches of them."""
 
 import collections
 
 import numpy as np
 
 from configs import default
-from cyclegan_jax.data import train_batches
+from cyclegan_jax.data import Sources, build_train_dataset
 from cyclegan_jax.utils.errors import UserError
 
 SIDE = 12
 
 
 class NumberedSource:
-    """Each pixel of image i is (row, column, i): crops, flips and indices can be told."""
+    """Source in which each pixel of image i is (row, column, i)."""
 
     def __init__(self, count, unreadable=(), sizes=None):
         self.count = count
@@ -26,17 +26,18 @@ class NumberedSource:
     def __getitem__(self, index):
         self.reads[index] += 1
         if index in self.unreadable:
-            raise UserError(f"image {self.name(index)} cannot be read: made so")
+            raise UserError(f"image {self.name(index)} cannot be read: on purpose")
         height, width = self.sizes.get(index, (SIDE, SIDE))
         rows, columns = np.mgrid[:height, :width]
         return np.stack([rows, columns, np.full_like(rows, index)], axis=-1).astype(np.uint8)
 
     def name(self, index):
-        """As a file would be called."""
+        """Return the name of an image."""
         return f"image-{index}.png"
 
 
 def make_config(**fields):
+    """Return a configuration of 8x8 crops; `fields` are of its `data` section, but for two."""
     config = default.get_config()
     config.batch_size = fields.pop("batch_size", 2)
     config.seed = fields.pop("seed", 0)
@@ -44,25 +45,31 @@ def make_config(**fields):
     return config
 
 
+def make_dataset(config, source_a, source_b):
+    """Return the dataset of a configuration and two training sources."""
+    sources = Sources(source_a, source_b, None, None)
+    return build_train_dataset(config.data, config.seed, config.batch_size, sources)
+
+
 def take(config, source_a, source_b, start=0, stop=6, **process):
-    with train_batches(
-        config, source_a, source_b, start_step=start, num_steps=stop, **process
-    ) as iterator:
-        return list(iterator)
+    """Return the batches of updates `start` to `stop` - 1."""
+    with make_dataset(config, source_a, source_b).batches(start, stop, **process) as batches:
+        return list(batches)
 
 
 def indices(batches, domain):
-    """Which images the batches show, from the channel that holds their number."""
+    """Return the indices of the images in batches, from the channel that holds them."""
     return [int(image[0, 0, 2]) for batch in batches for image in batch[domain]]
 
 
 def is_flipped(image):
-    """Whether columns run from right to left."""
+    """Return whether the columns of an image run from right to left."""
     return bool(image[0, 0, 1] > image[0, -1, 1])
 
 
-def assert_same(ours, theirs):
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
+def assert_same(first, second):
+    """Check that two lists of batches are the same bits."""
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one["a"], other["a"])
         np.testing.assert_array_equal(one["b"], other["b"])
