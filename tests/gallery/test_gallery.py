@@ -253,11 +253,10 @@ def test_page_of_a_translation_in_a_browser(translation, tmp_path):
         image = images[NASTY]
         for url, expected in zip(shown, (image, 255 - image, image), strict=True):
             assert np.array_equal(decoded(url), expected)
-        assert page.locator(".row").nth(3).locator(".missing").all_inner_texts() == [
-            "cannot be read: it is not an image of a known format",
-            "missing",
-            "missing",
-        ]
+        reason, *others = page.locator(".row").nth(3).locator(".missing").all_inner_texts()
+        assert reason.startswith("cannot be read: ")
+        assert reason.endswith("not an image of a known format")
+        assert others == ["missing", "missing"]
         assert all(page.locator("main img").evaluate_all("all => all.map(i => i.naturalWidth > 0)"))
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.errors == []
