@@ -22,11 +22,12 @@ _FLAGS = [
 
 @contextlib.contextmanager
 def browser_page(**options: Any) -> Iterator[Any]:
-    """A Playwright page, whose `requests` are the addresses asked for and `complaints` what the
-    console was told of errors; skips the test where there is no browser.
+    """Provide a Playwright page; skip the test where there is no browser.
+
+    The page's `requests` are the URLs it requested and its `errors` the console's errors.
 
     Args:
-        **options: of Playwright's `new_page`, such as `viewport` and `color_scheme`.
+        **options: Options of Playwright's `new_page`, such as `viewport` and `color_scheme`.
     """
     if _CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
@@ -35,12 +36,12 @@ def browser_page(**options: Any) -> Iterator[Any]:
         chromium = driver.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         try:
             page = chromium.new_page(**options)
-            page.requests, page.complaints = [], []
+            page.requests, page.errors = [], []
             page.on("request", lambda request: page.requests.append(request.url))
-            page.on("pageerror", lambda error: page.complaints.append(str(error)))
+            page.on("pageerror", lambda error: page.errors.append(str(error)))
             page.on(
                 "console",
-                lambda line: page.complaints.append(line.text) if line.type == "error" else None,
+                lambda line: page.errors.append(line.text) if line.type == "error" else None,
             )
             yield page
         finally:

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from cyclegan_jax import evaluate
 from cyclegan_jax import config as config_lib
+from cyclegan_jax import evaluate
 from cyclegan_jax.export.program import export_generator
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.training import train

@@ -12,11 +12,12 @@ PACKAGE = ROOT / "cyclegan_jax"
 # its own package and from lines above its own.
 ORDER = [
     {"utils"},
-    {"ops", "image_pool", "losses", "schedules", "distributed", "best"},
-    {"models", "data"},
-    {"state"},
-    {"config", "objectives"},
-    {"step", "checkpoint"},
+    {"default_config", "ops", "image_pool", "best"},
+    {"data", "models"},
+    {"losses", "schedules", "state"},
+    {"step", "config"},
+    {"distributed"},
+    {"build", "checkpoint"},
     {"inference", "torch_weights"},
     {"evaluation"},
     {"metrics_writer"},
@@ -56,7 +57,7 @@ import sys
 blocked = ("tensorflow", "tensorflow_datasets", "clu", "grain", "ml_collections", "tensorboard")
 for name in blocked:
     sys.modules[name] = None
-import cyclegan_jax.step, cyclegan_jax.state, cyclegan_jax.inference.translator
+import cyclegan_jax.build, cyclegan_jax.step, cyclegan_jax.inference.translator
 import cyclegan_jax.utils.image_io, cyclegan_jax.evaluation.segmentation
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

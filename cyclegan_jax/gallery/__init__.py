@@ -1,1 +1,1 @@
-"""A run or a folder of translations as one HTML page: `python -m cyclegan_jax.gallery`."""
+"""HTML page of a run or of translated images: `python -m cyclegan_jax.gallery`."""

@@ -1,17 +1,21 @@
-"""What a gallery's page is put together from: names, embedded images, plots, files found."""
+"""Parts of the gallery: names of metrics, embedded images, plots, translated files."""
 
+import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cyclegan_jax.gallery import curves, page
-from cyclegan_jax.gallery.curves import Curve, plots, split_name
+from cyclegan_jax.gallery import page
+from cyclegan_jax.gallery.curves import split_name
+from cyclegan_jax.gallery.plots import plot, plots
 from cyclegan_jax.gallery.program import find_translations
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
-from tests.gallery_images import decoded, noise
+from cyclegan_jax.utils.text import printable
+from tests.gallery.images import decoded, noise
 
 
 @pytest.mark.parametrize(
@@ -27,40 +31,38 @@ from tests.gallery_images import decoded, noise
     ],
 )
 def test_names_are_split(name, expected):
-    """What is measured, and of which domain or direction."""
+    """The quantity is separated from its domain or direction."""
     assert split_name(name) == expected
 
 
-def test_small_images_are_embedded_as_they_are():
-    """8 bits exactly, with any channels; 16 bits scaled to 8."""
+def test_small_images_are_embedded_losslessly():
+    """8-bit images keep their values, with 1 to 4 channels; 16-bit ones are scaled to 8 bits."""
     for channels in (1, 2, 3, 4):
         image = noise(11, 7, channels)
-        address, size = page.embed(image)
+        url, size = page.embed(image)
         assert size == (11, 7)
-        assert np.array_equal(decoded(address).reshape(image.shape), image)
+        assert np.array_equal(decoded(url).reshape(image.shape), image)
         deep = noise(11, 7, channels, np.uint16)
         expected = np.rint(deep / 257).reshape(deep.shape)
         assert np.array_equal(decoded(page.embed(deep)[0]).reshape(deep.shape), expected)
 
 
-def test_large_images_are_reduced():
-    """To the longest side, in proportion; means of blocks stay; the size is told."""
+def test_large_images_are_downscaled():
+    """The longest side is at most 768, proportions and means of blocks stay, and a note says so."""
     blocks = noise(4, 8)
     image = np.kron(blocks, np.ones((384, 384, 1), np.uint8))
-    address, size = page.embed(image)
+    url, size = page.embed(image)
     assert size == (384, 768)
-    shown = decoded(address)
+    shown = decoded(url)
     assert shown.shape == (384, 768, 3)
     assert np.abs(shown[48::96, 48::96].astype(int) - blocks).max() <= 2
-    assert page.about(image) == "3072 × 1536, shown reduced"
+    assert page.describe(image) == "3072 × 1536, downscaled"
     assert len(page.embed(noise(600, 600))[0]) < 1_000_000  # as PNG: 1.44 MB
 
 
-def test_a_plot_holds_no_address_and_no_name_twice():
-    """Two plots in one page have no ids in common; their curves go through the points."""
-    svgs = plots(
-        {"x/one_a": Curve([0, 10], [0, 1]), "x/one_b": Curve([0, 10], [1, 3]), "y": Curve([1], [2])}
-    )
+def test_plots_are_self_contained():
+    """Plots of one page have no URLs and no ids in common; their curves pass through the points."""
+    svgs = plots({"x/one_a": {0: 0.0, 10: 1.0}, "x/one_b": {0: 1.0, 10: 3.0}, "y": {1: 2.0}})
     assert list(svgs) == ["x: one", "y"]
     ids = [re.findall(r'id="([^"]+)"', svg) for svg in svgs.values()]
     assert len(set(sum(ids, []))) == len(sum(ids, []))
@@ -68,7 +70,7 @@ def test_a_plot_holds_no_address_and_no_name_twice():
         assert "://" not in svg
         assert not re.search("#0[1-4]0", svg)
     assert 'aria-label="x: one over steps: A 1 at step 10, B 3 at step 10"' in svgs["x: one"]
-    # Height falls as values rise: A from 0 to 1, B from 1 to 3, in one scale.
+    # SVG heights fall as values rise: A from 0 to 1, B from 1 to 3, on one scale.
     lines = {
         colour: [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
         for path, colour in re.findall(
@@ -81,32 +83,41 @@ def test_a_plot_holds_no_address_and_no_name_twice():
     assert (b0 - b1) / (a0 - a1) == pytest.approx(2, rel=1e-4)
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch):
-    """One line with the command."""
+def test_missing_packages_are_named(monkeypatch):
+    """The error contains the command that installs them."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match="pip install 'matplotlib"):
-        curves.plot("x", {"": Curve([1], [1])})
+        plot("x", {"": {1: 1.0}})
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UserError, match="pip install 'jinja2"):
+        page.render("translation.html", title="", facts="", rows=[])
+
+
+def test_printable_replaces_only_lone_surrogates():
+    """Everything that UTF-8 can encode stays; each other byte becomes one U+FFFD."""
+    name = os.fsdecode(b"caf\xe9 \xff") + "é馬🦓"
+    assert printable(Path("in") / name) == "in/caf\ufffd \ufffdé馬🦓"
+    assert printable("é馬🦓") == "é馬🦓"
 
 
 def test_translations_are_found(tmp_path):
-    """By name, with another format, with what is brought back; of inputs named _back, not."""
+    """Files match by name, in any format, with NAME_back unless that is an input's translation."""
     source, output = tmp_path / "in", tmp_path / "in" / "out"
     output.mkdir(parents=True)
     for name in ("a.png", "a_back.png", "b.jpg", "c.png", "d.png"):
         image_io.write_image(source / name, noise(8, 8))
     for name in ("a.png", "a_back.png", "b.webp", "b_back.webp", "c.png", "c_side_by_side.png"):
         image_io.write_image(output / name, noise(8, 8))
-    found = [
-        (image.name, made and made.name, back and back.name)
-        for image, made, back in find_translations(source, output)
+    names = [
+        tuple(path and path.name for path in translation)
+        for translation in find_translations(source, output)
     ]
-    assert found == [
+    assert names == [
         ("a.png", "a.png", None),
         ("a_back.png", "a_back.png", None),
         ("b.jpg", "b.webp", "b_back.webp"),
         ("c.png", "c.png", None),
         ("d.png", None, None),
     ]
-    assert [made for _, made, _ in find_translations(source / "c.png", output)] == [
-        output / "c.png"
-    ]
+    [translation] = find_translations(source / "c.png", output)
+    assert translation.translated == output / "c.png"
