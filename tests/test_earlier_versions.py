@@ -61,7 +61,7 @@ def test_resumes(workdir, expected, float64):
 
 
 def test_translates(workdir, expected, float64):
-    """Averaged generators of the last and of the best checkpoint, both ways, at most 1 of 255 off."""
+    """Averaged generators of the last and the best checkpoint differ by at most 1 of 255."""
     translator = Translator.load(workdir)
     images = {
         "a_to_b": translator(expected["image"]),
