@@ -1,4 +1,4 @@
-"""Set-up for all tests: compiled programs are kept from one session to the next."""
+"""Set-up of all tests; compiled programs are cached between sessions."""
 
 import os
 import tempfile
@@ -8,9 +8,9 @@ from pathlib import Path
 CACHE = Path(tempfile.gettempdir()) / "cyclegan_jax_test_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-# Compiling is most of the tests' time, and what is compiled runs for moments.
+# Compilation takes most of the tests' time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's older way to build loops takes half the time where nothing is optimised.
+# XLA's older emitter of loops compiles in half the time without optimisations.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -24,11 +24,11 @@ from tests.translators import scaled_translator  # noqa: E402
 
 @pytest.fixture
 def config() -> ConfigDict:
-    """A tiny configuration of the test's own."""
+    """A tiny configuration, which the test may change."""
     return tiny.get_config()
 
 
-# They take longest; begun first, they let two workers end at about the same time.
+# The slowest modules start first, so that two workers end at about the same time.
 SLOW = (
     "test_recipe_training.py",
     "test_resume.py",
@@ -51,18 +51,18 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the slow modules first."""
+    """Sort slow modules first."""
     items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
 
 
 @pytest.fixture
 def negatives(monkeypatch):
-    """Makes every work directory's model one of negatives; returns what it was asked to load."""
-    asked = []
+    """Replace every work directory's model by one that makes negatives; list what was loaded."""
+    loaded = []
 
     def load(workdir, direction="a_to_b", checkpoint="latest", *, batch_size=1, tile=None):
-        asked.append({"direction": direction, "checkpoint": checkpoint, "tile": tile})
+        loaded.append({"direction": direction, "checkpoint": checkpoint, "tile": tile})
         return scaled_translator(batch_size=batch_size)
 
     monkeypatch.setattr(Translator, "load", load)
-    return asked
+    return loaded

@@ -1,4 +1,4 @@
-"""What comparisons of our networks, losses and updates with those in PyTorch have in common."""
+"""Comparisons of networks, losses and updates with their counterparts in PyTorch."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,13 +12,14 @@ import torch
 
 from benchmarks import torch_cyclegan
 from cyclegan_jax import image_pool
+from cyclegan_jax.build import build_losses, build_networks, build_state
 from cyclegan_jax.losses import discriminator_loss, generator_loss
-from cyclegan_jax.state import TrainState, build_networks, build_state
+from cyclegan_jax.state import TrainState
 from cyclegan_jax.utils import image_io
 from tests import torch_recipes
 from tests.torch_params import to_flax
 
-# Every network and objective of the recipes: name: (configuration, what is changed in it).
+# Every network and objective of the recipes: {name: (configuration, changed fields)}.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "horse2zebra": ("horse2zebra", {}),
     "horse2zebra_224": ("horse2zebra_224", {}),
@@ -45,21 +46,21 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def recipe(name: str, **changes: Any) -> Any:
-    """The configuration of one of `RECIPES`, in float32 unless changed."""
+    """Return the configuration of one of `RECIPES`, in float32 unless changed."""
     module, options = RECIPES[name]
     config = import_module(f"configs.{module}").get_config()
     return change(config, **({"precision": "float32"} | options | changes))
 
 
 def small_recipe(name: str, **changes: Any) -> Any:
-    """One of `RECIPES` with narrow and few layers."""
+    """Return one of `RECIPES` with few and narrow layers."""
     small = {"generator__width": 2, "generator__blocks": 1}
     small |= {"discriminator__width": 2, "discriminator__layers": 2}
     return recipe(name, **(small | changes))
 
 
 def change(config: Any, **changes: Any) -> Any:
-    """The same configuration with fields set by path, as loss__mode="vanilla"."""
+    """Set fields of a configuration by path, as in `loss__mode="vanilla"`, and return it."""
     for path, value in changes.items():
         *parents, name = path.split("__")
         setattr(functools.reduce(getattr, parents, config), name, value)
@@ -67,31 +68,31 @@ def change(config: Any, **changes: Any) -> Any:
 
 
 def randomise(network: torch.nn.Module, seed: int) -> None:
-    """Weights of the size that keeps signals alive, and offsets that show."""
+    """Draw weights that preserve the scale of activations, and biases large enough to matter."""
     random = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         noise = torch.randn(parameter.shape, generator=random, dtype=parameter.dtype)
         if parameter.ndim == 4:
             parameter.data = noise * (2 / parameter[0].numel()) ** 0.5
         else:
-            # Also the scales of norms: 1 would hide them.
+            # Scales of norms too: left at 1 they would hide errors.
             parameter.data = 0.3 * noise + (0.5 if parameter.data.any() else 0.0)
 
 
 def image_batch(
     random: np.random.Generator, size: int, channels: int = 3, batch: int = 2
 ) -> np.ndarray:
-    """uint8 [batch, size, size, channels]."""
+    """Draw images, uint8 [batch, size, size, channels]."""
     return random.integers(0, 256, (batch, size, size, channels), np.uint8)
 
 
 def to_torch(images: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """uint8 [B, H, W, C] to what the PyTorch networks take."""
+    """Convert uint8 [B, H, W, C] to the input of the PyTorch networks."""
     return torch.from_numpy(image_io.to_float(images, np.float64)).permute(0, 3, 1, 2).to(dtype)
 
 
 def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
-    """Same structure, leaves alike."""
+    """Assert that two trees have the same structure and close leaves."""
     assert str(jax.tree.structure(ours)) == str(jax.tree.structure(theirs))
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
@@ -100,7 +101,7 @@ def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
 
 
 def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
-    """PyTorch's side for images of size x size, from the published kind of start."""
+    """Build the PyTorch trainer for images of size x size, with the published initialisation."""
     torch.manual_seed(0)
     return torch_cyclegan.Trainer(
         config,
@@ -111,7 +112,7 @@ def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
 
 
 def make_state(config: Any, size: int, trainer: torch_cyclegan.Trainer) -> TrainState:
-    """Ours, with the trainer's weights. All else but the key is zero at the start."""
+    """Build our train state at step 0 with the trainer's weights."""
     shapes = jax.eval_shape(functools.partial(build_state, config, (size, size)))
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None, params=None)
@@ -121,33 +122,44 @@ def make_state(config: Any, size: int, trainer: torch_cyclegan.Trainer) -> Train
 
 
 def flax_params(trainer: torch_cyclegan.Trainer) -> dict[str, Any]:
-    """The weights of all four networks as ours."""
+    """Return the weights of all four networks as Flax parameters."""
     return {name: to_flax(net.state_dict()) for name, net in trainer.networks.items()}
 
 
+def pair_keys(key: jax.Array, batch: int) -> jax.Array:
+    """Derive the keys [B] of a batch's pairs from a key of the update, on one device."""
+    return jnp.stack([jax.random.fold_in(key, i) for i in range(batch)])
+
+
 def step_draws(state: TrainState, config: Any) -> torch_cyclegan.Draws:
-    """What `train_step` draws at this state, for the PyTorch trainer to replay."""
+    """Return the random draws of `train_step` at this state, for the PyTorch trainer to replay."""
     batch = config.batch_size
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
     pools = []
     for key in keys[1:3]:
         drawn = image_pool.draw(key, batch, max(config.pool_size, 1))
         pools.append(list(zip(drawn.exchange.tolist(), drawn.index.tolist(), strict=True)))
+    dtype = getattr(np, config.precision)
     mix = {
-        domain: torch.tensor(np.array(jax.random.uniform(jax.random.fold_in(keys[3], i), (batch,))))
+        domain: torch.tensor(
+            [
+                jax.random.uniform(jax.random.fold_in(key, i), (), dtype).item()
+                for key in pair_keys(keys[3], batch)
+            ]
+        )
         for i, domain in enumerate(("a", "b"))
     }
     return torch_cyclegan.Draws(pools[0], pools[1], mix)
 
 
 class LossGradient(NamedTuple):
-    """One loss by the parameters of one network, on both sides.
+    """Gradient of one loss for the parameters of one network, on both sides.
 
     Attributes:
-        term: the loss, as adversarial_ab or, of a discriminator, a.
-        network: as gen_ab.
-        ours: tree of gradients.
-        theirs: the same tree.
+        term: The loss: "adversarial_ab", or "a" for that of a discriminator.
+        network: The network, such as "gen_ab".
+        ours: Tree of gradients.
+        theirs: Tree of PyTorch's gradients.
     """
 
     term: str
@@ -164,15 +176,15 @@ def loss_gradients(
     shown: dict[str, np.ndarray],
     jit: Callable[..., Any] = jax.jit,
 ) -> Iterator[LossGradient]:
-    """Every term by each network that it trains.
+    """Yield the gradient of every loss for each network that it trains.
 
     Args:
-        trainer: PyTorch's side.
-        state: ours, with the same weights.
-        config: of both.
+        trainer: The PyTorch side.
+        state: Our state, with the same weights.
+        config: The configuration of both.
         real: {a, b}, uint8 [B, H, W, C].
-        shown: {a, b}, likewise, for the generated images of the discriminators' losses.
-        jit: how ours is compiled.
+        shown: {a, b}, generated images in the discriminators' losses, of the same shapes.
+        jit: Compiles our side.
     """
     torch_type = torch.float64 if config.precision == "float64" else torch.float32
     real_torch, shown_torch = (
@@ -183,13 +195,18 @@ def loss_gradients(
         {d: jnp.asarray(image_io.to_float(x, our_type)) for d, x in p.items()}
         for p in (real, shown)
     )
-    networks, key = build_networks(config), jax.random.split(jax.random.fold_in(state.key, 0), 4)[3]
+    key = jax.random.split(jax.random.fold_in(state.key, 0), 4)[3]
+    keys = pair_keys(key, len(real["a"]))
+    modules: Any = {"networks": build_networks(config), "losses": build_losses(config)}
 
     def terms(params: Any) -> dict[str, jax.Array]:
-        _, (of_generators, _) = generator_loss(networks, params, real_ours, key, config)
-        return of_generators | discriminator_loss(
-            networks, params, real_ours, shown_ours, key, config
+        _, (of_generators, _) = generator_loss(
+            params, params, {}, jnp.int32(0), real_ours, keys, **modules
         )
+        _, (of_discriminators, _) = discriminator_loss(
+            params, real_ours, shown_ours, keys, **modules
+        )
+        return of_generators | of_discriminators
 
     values, pull_back = jit(functools.partial(jax.vjp, terms))(state.params)
     pull_back = functools.partial(jit(lambda back, weights: back(weights)[0]), pull_back)
@@ -200,24 +217,24 @@ def loss_gradients(
     trained |= {"a": ("disc_a",), "b": ("disc_b",)}
     assert set(values) == set(trained)
     for term, names in trained.items():
-        found = pull_back({name: jnp.asarray(name == term, our_type) for name in trained})
+        gradients = pull_back({name: jnp.asarray(name == term, our_type) for name in trained})
         for name in names:
             yield LossGradient(
-                term, name, found[name], torch_gradients(theirs[term], trainer.networks[name])
+                term, name, gradients[name], torch_gradients(theirs[term], trainer.networks[name])
             )
 
 
 def torch_gradients(term: torch.Tensor, network: torch.nn.Module) -> dict[str, Any]:
-    """Of one loss by the parameters of one network, in our structure."""
+    """Compute the gradient of a loss for a network's parameters, as a tree of Flax parameters."""
     named = dict(network.named_parameters())
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         term, list(named.values()), retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return to_flax(dict(zip(named, found, strict=True)))
+    return to_flax(dict(zip(named, gradients, strict=True)))
 
 
 def relative_difference(ours: Any, theirs: Any) -> float:
-    """Largest difference of two trees over the largest value of the second, if that is not 0."""
+    """Return the largest difference of two trees, relative to the second's largest value."""
     assert str(jax.tree.structure(ours)) == str(jax.tree.structure(theirs))
     pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
     largest = max(np.abs(y).max() for _, y in pairs)

@@ -1,4 +1,4 @@
-"""Runs that are refused before they begin, or end where they cannot go on."""
+"""Runs that are refused, or that stop with an error."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from cyclegan_jax.utils.errors import UserError
 
 
 def refusal(config, workdir: Path) -> str:
-    """The one line with which `train` refuses."""
+    """Return the one-line message of the UserError that `train` raises."""
     with pytest.raises(UserError) as caught:
         train(config, workdir)
     message = str(caught.value)

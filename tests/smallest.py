@@ -1,7 +1,7 @@
-"""Runs in float64 of very small networks, for ways of computing that must agree.
+"""Runs of very small networks in float64, for computations that must agree.
 
-Adam's first steps are nearly the sign of the gradient, which in float32 rounding decides; in
-float64 two ways of computing the same agree to 1e-9 for many steps.
+Adam's first steps are nearly the sign of the gradient, which rounding decides in float32; in
+float64 two equivalent computations agree to 1e-9 for many steps.
 """
 
 import functools
@@ -9,7 +9,8 @@ import functools
 import jax
 import numpy as np
 
-from cyclegan_jax.distributed import place
+from cyclegan_jax.build import build_model
+from cyclegan_jax.distributed import compile_step, place
 from cyclegan_jax.models.generators import GENERATORS, ResNetGenerator
 from tests import states, tiny
 
@@ -17,12 +18,15 @@ SIZE = (16, 16)
 STEPS = 10
 PAIRS = 4
 
-# Less to compile than any that users can choose.
+# Compiles faster than any published variant.
 GENERATORS["resnet1"] = functools.partial(ResNetGenerator, blocks=1, levels=1)
 
 
 def get_config(dropout=0.0, **changes):
-    """Batches of four and a pool that is soon full; `changes` are fields of the top level."""
+    """Return a configuration with batches of four and a small pool.
+
+    `changes` are fields of the top level.
+    """
     config = tiny.get_config()
     config.precision = "float64"
     config.batch_size = 4
@@ -36,22 +40,27 @@ def get_config(dropout=0.0, **changes):
 
 
 def start_state(config):
-    """Before the first update."""
+    """Build the state before the first update."""
     return states.start_state(config, SIZE)
 
 
+def build_step(config, devices=None):
+    """Compile the update of a configuration."""
+    return compile_step(build_model(config, PAIRS, devices), devices)
+
+
 def make_batches(config, steps=STEPS, process=0, processes=1):
-    """Noise for images, and of each batch the share of this process."""
+    """Draw batches of noise images, and return the process's shard of each."""
     rng = np.random.default_rng(1)
-    shape, share = (config.batch_size, *SIZE, 3), config.batch_size // processes
-    mine = slice(process * share, (process + 1) * share)
+    shape, size = (config.batch_size, *SIZE, 3), config.batch_size // processes
+    shard = slice(process * size, (process + 1) * size)
     return [
-        {d: rng.integers(0, 256, shape, np.uint8)[mine] for d in ("a", "b")} for _ in range(steps)
+        {d: rng.integers(0, 256, shape, np.uint8)[shard] for d in ("a", "b")} for _ in range(steps)
     ]
 
 
 def train(step_fn, state, batches, devices=None, at_a_time=1):
-    """The state after these batches, and {name: [step]} of the metrics."""
+    """Train on all batches; return the state and {name: [step]} of the metrics."""
     rows = []
     for i in range(0, len(batches), at_a_time):
         state, metrics = step_fn(state, place(batches[i : i + at_a_time], devices))
@@ -63,15 +72,15 @@ def train(step_fn, state, batches, devices=None, at_a_time=1):
 
 
 def arrays(state, metrics=()):
-    """{path: array} of what two runs must agree in."""
+    """Return {path: array} of parameters, pools and metrics."""
     trees = {"params": state.params, "pools": state.pools, "metrics": dict(metrics)}
     return {
         jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(trees)
     }
 
 
-def assert_agree(one, other):
-    """All that is in both agrees to 1e-9."""
-    assert set(one) == set(other)
-    for name, values in one.items():
-        np.testing.assert_allclose(other[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
+def assert_agree(actual, expected):
+    """Assert that two results of `arrays` agree to 1e-9."""
+    assert set(actual) == set(expected)
+    for name, values in actual.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-9, err_msg=name)

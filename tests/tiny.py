@@ -6,7 +6,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """All parts of the real thing, as small as they get; 20 updates."""
+    """Return the default configuration with everything small, and 20 updates."""
     config = default.get_config()
     config.generator.variant = "resnet3"
     config.generator.blocks = 1

@@ -1,6 +1,6 @@
-"""Work directories without training, and generators whose results are known without them."""
+"""Work directories without training, and generators with known results."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,30 @@ import jax.numpy as jnp
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.inference.translator import Network, Translator
-from cyclegan_jax.models.layers import Style
 from tests import tiny
 from tests.states import start_state
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """Every channel of the result is `factor` times the mean of the image's channels."""
+    """A generator that multiplies the mean of an image's channels by `factor`.
+
+    One that mixes images subtracts the mean of the batch first.
+    """
 
     channels: int = 3
     factor: float = -1.0
     granularity: int = 4
     smallest: int = 8
-    style: Style = field(default_factory=Style)
+    mixes_images: bool = False
+    supports_tiling: bool = False
 
     def apply(self, variables: Any, x: Any) -> Any:
-        """As a Flax module's."""
+        """Apply the generator, as a Flax module's `apply` does."""
         assert not x.shape[1] % self.granularity and x.shape[1] >= self.smallest
         assert not x.shape[2] % self.granularity and x.shape[2] >= self.smallest
         mean = x.mean(-1, keepdims=True)
-        if self.style.norm == "batch":
+        if self.mixes_images:
             mean = mean - mean.mean()
         return self.factor * jnp.repeat(mean, self.channels, axis=-1)
 
@@ -38,15 +41,21 @@ class Scaled:
 def scaled_translator(
     channels: tuple[int, int] = (3, 3), factors: tuple[float, float] = (-1.0, -1.0), **options: Any
 ) -> Translator:
-    """From A to B, with the channels of each and the factors of there and back."""
+    """Build a translator from A to B of `Scaled` generators.
+
+    Args:
+        channels: Channels of images of A and of B.
+        factors: Factors of the generators from A to B and from B to A.
+        **options: `batch_size`, and fields of `Scaled`.
+    """
     batch_size = options.pop("batch_size", 1)
-    there = Network(Scaled(channels[1], factors[0], **options), {}, channels[0])
-    back = Network(Scaled(channels[0], factors[1], **options), {}, channels[1])
-    return Translator(there, back, 7, batch_size=batch_size)
+    forward = Network(Scaled(channels[1], factors[0], **options), {}, channels[0])
+    backward = Network(Scaled(channels[0], factors[1], **options), {}, channels[1])
+    return Translator(forward, backward, 7, batch_size=batch_size)
 
 
 def save_run(workdir: Path, steps: tuple[int, ...]) -> tuple[Any, dict[int, Any]]:
-    """Makes the work directory of a tiny run; all parameters grow with the step.
+    """Write the work directory of a tiny run, whose parameters are proportional to the step.
 
     Returns:
         Its configuration, and the networks' parameters by step.

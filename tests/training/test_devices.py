@@ -12,7 +12,7 @@ import pytest
 
 from tests import smallest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path, host_devices: int, *arguments: object) -> subprocess.Popen:

@@ -19,7 +19,7 @@ from cyclegan_jax.distributed import join_processes
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Gradients in bfloat16: against those in float32, and where there is nothing but rounding."""
+"""Gradients in bfloat16, compared with those in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -7,19 +7,20 @@ import pytest
 
 from cyclegan_jax.models.discriminators import PatchDiscriminator
 from cyclegan_jax.models.generators import ResNetGenerator, UNetGenerator
-from cyclegan_jax.models.layers import Conv, Style
+from cyclegan_jax.models.layers import Conv, LayerConfig
 
 
 @pytest.fixture(scope="module")
 def images():
-    """An image of 64x64 to translate, and one to be like."""
+    """Two images of 64x64, an input and a target."""
     return np.random.default_rng(0).uniform(-1, 1, (2, 1, 64, 64, 3)).astype(np.float32)
 
 
 def gradient(activation, dtype, images, params=None):
-    """Parameters, and the gradient of the squared distance to the second image by them."""
+    """Return parameters, and the flat gradient of the squared distance to the target for them."""
     x, target = images
-    network = ResNetGenerator(3, 16, Style(dtype=dtype), 0.0, blocks=3, activation=activation)
+    config = LayerConfig(dtype=dtype)
+    network = ResNetGenerator(3, config, 16, blocks=3, activation=activation)
     if params is None:
         params = network.init(jax.random.key(0), x)
 
@@ -30,45 +31,45 @@ def gradient(activation, dtype, images, params=None):
     return params, np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
-def distance(found, expected):
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+def distance(actual, expected):
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
 def test_gradients_of_a_smooth_network(images):
-    """Within 2 per cent of float32's, where no activation has a kink."""
+    """They are within 2 per cent of those in float32 where no activation has a kink."""
     params, expected = gradient(jnp.tanh, jnp.float32, images)
-    _, found = gradient(jnp.tanh, jnp.bfloat16, images, params)
-    assert 1e-4 < distance(found, expected) < 0.02
+    _, actual = gradient(jnp.tanh, jnp.bfloat16, images, params)
+    assert 1e-4 < distance(actual, expected) < 0.02
 
 
 def test_gradients_of_a_generator(images):
-    """As long, and not twice as far off as float32's own where the parameters alone are rounded.
+    """Their error is below twice that of rounding the parameters alone, and their norm correct.
 
-    ReLUs near zero change sides by the smallest roundings, so that far is as close as one can be.
+    The smallest rounding errors switch ReLUs near zero, so no closer agreement is possible.
     """
     params, expected = gradient(jax.nn.relu, jnp.float32, images)
-    _, found = gradient(jax.nn.relu, jnp.bfloat16, images, params)
+    _, actual = gradient(jax.nn.relu, jnp.bfloat16, images, params)
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
     _, of_rounded = gradient(jax.nn.relu, jnp.float32, images, rounded)
-    assert distance(found, expected) < 2 * distance(of_rounded, expected)
-    assert abs(np.linalg.norm(found) / np.linalg.norm(expected) - 1) < 0.02
+    assert distance(actual, expected) < 2 * distance(of_rounded, expected)
+    assert abs(np.linalg.norm(actual) / np.linalg.norm(expected) - 1) < 0.02
 
 
-NORMED = Style(dtype=jnp.bfloat16)
+BFLOAT16 = LayerConfig(dtype=jnp.bfloat16)
 
 
 @pytest.mark.parametrize(
     ("network", "without_norm"),
     [
-        (ResNetGenerator(3, 4, NORMED, 0.0, blocks=1), {"head"}),
-        (UNetGenerator(3, 4, NORMED, 0.0, depth=4), {"down_0", "down_3", "up_0"}),
-        (PatchDiscriminator(4, NORMED, 2), {"conv_0", "conv_3"}),
+        (ResNetGenerator(3, BFLOAT16, 4, blocks=1), {"head"}),
+        (UNetGenerator(3, BFLOAT16, 4, depth=4), {"down_0", "down_3", "up_0"}),
+        (PatchDiscriminator(BFLOAT16, 4, 2), {"conv_0", "conv_3"}),
     ],
 )
-def test_offsets_before_a_norm_stay(network, without_norm):
-    """A norm takes them away, so their gradient is 0, and not rounding errors for Adam to follow.
+def test_biases_before_a_norm_have_no_gradient(network, without_norm):
+    """A norm cancels them, so their gradient is exactly 0, not rounding errors for Adam to follow.
 
-    Set to anything, they change nothing; those of layers without a norm do.
+    Their values do not change the output.
     """
     x = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
     params = network.init(jax.random.key(0), x)["params"]
@@ -81,14 +82,14 @@ def test_offsets_before_a_norm_stay(network, without_norm):
 
         return jax.grad(loss, has_aux=True)(params)
 
-    def offsets(tree):
+    def biases(tree):
         flat = jax.tree_util.tree_flatten_with_path(tree)[0]
         return {path[0].key: leaf for path, leaf in flat if path[-1].key == "bias"}
 
     gradients, y = differentiate(params)
-    found = offsets(gradients)
-    assert len(found) > len(without_norm)
-    assert {name for name, leaf in found.items() if np.any(leaf != 0)} == without_norm
+    of_biases = biases(gradients)
+    assert len(of_biases) > len(without_norm)
+    assert {name for name, leaf in of_biases.items() if np.any(leaf != 0)} == without_norm
 
     def shifted(path, leaf):
         return leaf + (path[-1].key == "bias" and path[0].key not in without_norm)
@@ -97,9 +98,9 @@ def test_offsets_before_a_norm_stay(network, without_norm):
     np.testing.assert_array_equal(same, y)
 
 
-def test_gradient_of_an_offset_is_a_sum_in_float32():
-    """Of 65,536 ones; in bfloat16 the sum would stop at 256."""
-    layer = Conv(1, 1, Style(dtype=jnp.bfloat16))
+def test_gradient_of_a_bias_is_summed_in_float32():
+    """It is a sum of 65,536 ones, which would end at 256 in bfloat16."""
+    layer = Conv(1, 1, BFLOAT16)
     x = np.zeros((1, 256, 256, 1), np.float32)
     params = layer.init(jax.random.key(0), x)
     gradients = jax.grad(lambda p: layer.apply(p, x).astype(jnp.float32).sum())(params)

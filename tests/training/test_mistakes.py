@@ -12,7 +12,7 @@ from PIL import Image
 from cyclegan_jax import distributed
 from tests.refused_runs import refusal
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess:

@@ -9,7 +9,7 @@ import pytest
 
 from cyclegan_jax.utils import command
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # A petabyte, which no machine's address space holds.
 TOO_MANY = 2**48

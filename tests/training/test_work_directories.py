@@ -15,7 +15,7 @@ from cyclegan_jax.training import claimed, train
 from tests import tiny
 from tests.refused_runs import refusal
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_work_directory_that_cannot_be_made(config, tmp_path):

@@ -23,7 +23,7 @@ from benchmarks.work import Operation, count_operations  # noqa: E402
 from configs.default import get_config  # noqa: E402
 from tests.benchmark_stand_ins import OURS, TORCH  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BLOCKED = ("tensorflow", "tensorflow_datasets", "clu", "grain", "ml_collections", "tensorboard")
 BLOCK = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n"
 TINY = ["--width=1", "--rounds=1"]

@@ -14,7 +14,7 @@ from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from tests import tiny
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STEPS = 20
 
 

@@ -15,7 +15,7 @@ import main
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SIZE = 32
 # The same code, small: a layer more or less costs the compiler seconds.
 SMALL = {
