@@ -62,7 +62,8 @@ def train_step(
     Args:
         state: State before the update.
         batch: {a, b}, uint8 or uint16 [B, H, W, C]: this device's shard of the batch.
-        frozen: `model.losses.frozen`, where there are extra losses.
+        frozen: Frozen parameters of the extra losses; by default `model.losses.frozen`. Where
+            those are large, pass them, so that they are not constants of the compiled program.
         model: The networks, losses and optimisers.
 
     Returns:
@@ -76,6 +77,7 @@ def train_step(
     dropout_keys = image_keys(dropout_key, len(real["a"]), model.axis_name)
     penalty_keys = image_keys(penalty_key, len(real["a"]), model.axis_name)
     rate = model.schedule(state.step)
+    frozen = model.losses.frozen if frozen is None else frozen
 
     g_loss = functools.partial(generator_loss, networks=model.networks, losses=model.losses)
     d_loss = functools.partial(discriminator_loss, networks=model.networks, losses=model.losses)
@@ -83,7 +85,7 @@ def train_step(
     update_discriminators = updating(d_loss, "discriminators", model.discriminator_updates, model)
 
     if model.update_first == "generators":
-        fixed = (state.params, frozen or {}, state.step)
+        fixed = (state.params, frozen, state.step)
         state, g_metrics, fake = update_generators(state, rate, fixed, (real,), dropout_keys)
         pools, shown = query_pools(state.pools, fake, pool_keys, model.axis_name)
         state, d_metrics, _ = update_discriminators(state, rate, (), (real, shown), penalty_keys)
@@ -91,7 +93,7 @@ def train_step(
         fake = generate(state.params, real, dropout_keys, model=model)
         pools, shown = query_pools(state.pools, fake, pool_keys, model.axis_name)
         state, d_metrics, _ = update_discriminators(state, rate, (), (real, shown), penalty_keys)
-        fixed = (state.params, frozen or {}, state.step)
+        fixed = (state.params, frozen, state.step)
         state, g_metrics, _ = update_generators(state, rate, fixed, (real,), dropout_keys)
 
     average = running_average(state, model.average_decay)

@@ -29,10 +29,8 @@ def lookup(field: str, name: str, entries: Mapping[str, T]) -> T:
     if name in entries:
         return entries[name]
     if ":" not in name:
-        raise UserError(
-            f"{field}: expected one of {', '.join(entries)}, or package.module:attribute, "
-            f"got {name!r}"
-        )
+        names = f"one of {', '.join(entries)}, or " if entries else ""
+        raise UserError(f"{field}: expected {names}package.module:attribute, got {name!r}")
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,263 @@
+"""Names that select entries of registries, and the options that an entry supports."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cyclegan_jax import config as config_lib
+from cyclegan_jax import training
+from cyclegan_jax.build import build_model, build_networks, build_state
+from cyclegan_jax.inference.tiling import check_tiling
+from cyclegan_jax.inference.translator import Network, Translator
+from cyclegan_jax.losses import ADVERSARIAL_LOSSES
+from cyclegan_jax.models.discriminators import DISCRIMINATORS
+from cyclegan_jax.models.generators import GENERATORS
+from cyclegan_jax.models.layers import INITIALIZERS, NORMS, LayerConfig
+from cyclegan_jax.schedules import SCHEDULES
+from cyclegan_jax.step import train_step
+from cyclegan_jax.utils.errors import UserError
+from tests import tiny
+from tests.refused_runs import refusal
+from tests.states import SIZE, noise_batches
+
+# {field: (registry, attribute of `USER_MODULE`)}.
+FIELDS = {
+    "loss.mode": (ADVERSARIAL_LOSSES, "hinge"),
+    "schedule.name": (SCHEDULES, "halving"),
+    "generator.variant": (GENERATORS, "OneLayer"),
+    "discriminator.variant": (DISCRIMINATORS, "Edges"),
+    "generator.norm": (NORMS, "Rescale"),
+    "discriminator.norm": (NORMS, "Rescale"),
+    "init.name": (INITIALIZERS, "sparse"),
+    "loss.extra": ({}, "total_variation"),
+}
+
+USER_MODULE = '''
+"""A user's own file."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from cyclegan_jax.losses import AdversarialLoss, ExtraLoss
+from cyclegan_jax.models.layers import Conv
+from cyclegan_jax.models.protocol import Discriminator, Generator
+
+
+def hinge():
+    return AdversarialLoss(
+        generator=lambda fake: -fake.mean(),
+        discriminator=lambda real, fake: nn.relu(1 - real).mean() + nn.relu(1 + fake).mean(),
+    )
+
+
+def halving(timeline):
+    return optax.exponential_decay(timeline.learning_rate, timeline.pairs_per_epoch, 0.5)
+
+
+class OneLayer(Generator):
+    config: object
+
+    @nn.compact
+    def __call__(self, x, keys=None):
+        return jnp.tanh(Conv(self.channels, 3, self.config, padding=1, name="only")(x))
+
+
+class Edges(Discriminator):
+    config: object
+    smallest = 8
+
+    @nn.compact
+    def __call__(self, x):
+        y = Conv(4, 3, self.config, normed=True, name="first")(x)
+        y = self.config.build_norm(name="norm")(y)
+        return Conv(1, 3, self.config, name="last")(y)
+
+
+class Rescale(nn.Module):
+    config: object
+    keeps_bias = True
+    removes_bias = False
+    mixes_images = False
+
+    @nn.compact
+    def __call__(self, x):
+        return x / (1e-3 + jnp.abs(x).mean((1, 2), keepdims=True))
+
+
+def sparse(gain, transposed):
+    def init(key, shape, dtype):
+        return gain * jax.random.bernoulli(key, 0.5, shape).astype(dtype)
+
+    return init
+
+
+def total_variation():
+    def loss(passes, frozen, networks):
+        return 0.5 * jnp.abs(passes.fake_b[:, 1:] - passes.fake_b[:, :-1]).mean()
+
+    return ExtraLoss(loss)
+'''
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    """The name of an importable module that is not ours."""
+    name = f"user_module_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(USER_MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def set_field(config, field, value):
+    *path, last = field.split(".")
+    setattr(functools.reduce(getattr, path, config), last, value)
+    return config
+
+
+def unset_options(config):
+    """Set options of the networks, which not all of them take, to their defaults."""
+    config.generator.blocks, config.generator.width = None, 64
+    config.discriminator.layers, config.discriminator.width = 3, 64
+    return config
+
+
+def refused(call, *args):
+    """Return the one-line message of the UserError that a call raises."""
+    with pytest.raises(UserError) as caught:
+        call(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_all_registries_are_tested():
+    assert set(config_lib.REGISTRIES) == set(FIELDS)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_unknown_names_are_refused(config, tmp_path, monkeypatch, field):
+    """The message lists the names, and comes before anything is read, written or compiled."""
+
+    def fail(*_, **__):
+        raise AssertionError("the run started")
+
+    monkeypatch.setattr(training, "check_workdir", fail)
+    monkeypatch.setattr(training.data, "load_sources", fail)
+    set_field(config, field, "nonsense")
+    message = refusal(config, tmp_path / "run")
+    names = ", ".join(FIELDS[field][0])
+    assert message == (
+        f"config.{field}: expected one of {names}, or package.module:attribute, got 'nonsense'"
+        if names
+        else f"config.{field}: expected package.module:attribute, got 'nonsense'"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_such_module:hinge", "No module named 'no_such_module'"),
+        ("cyclegan_jax.losses:hinge", "has no attribute 'hinge'"),
+        (":hinge", "Empty module name"),
+    ],
+)
+def test_names_that_cannot_be_imported_are_refused(config, tmp_path, name, reason):
+    """The message names the field and the reason."""
+    config.loss.mode = name
+    message = refusal(config, tmp_path / "run")
+    assert message.startswith(f"config.loss.mode={name}: cannot be imported (")
+    assert reason in message
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_names_of_a_users_own_module(config, user_module, field):
+    """Each field accepts module:attribute, and the update can be traced with it."""
+    set_field(unset_options(config), field, f"{user_module}:{FIELDS[field][1]}")
+    config_lib.check(config)
+    model = build_model(config, 4)
+    state = jax.eval_shape(lambda: build_state(config, SIZE))
+    after, metrics = jax.eval_shape(
+        functools.partial(train_step, model=model), state, noise_batches(1)[0]
+    )
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert ("generators/total_variation" in metrics) == (field == "loss.extra")
+
+
+def test_a_run_of_a_users_own_parts(user_module, tmp_path):
+    """With all of them at once, a run trains, is saved, resumes, and translates."""
+    config = unset_options(tiny.get_config())
+    for field, (_, attribute) in FIELDS.items():
+        set_field(config, field, f"{user_module}:{attribute}")
+    config.num_steps = 2
+    first = training.train(config, tmp_path / "run")
+    model = build_model(config, 12)
+    np.testing.assert_allclose(model.schedule(12), 0.5 * config.optimizer.learning_rate)
+    assert set(first.params["gen_ab"]) == {"only"}
+    assert set(first.params["disc_a"]) == {"first", "last"}
+    config.num_steps = 3
+    assert int(training.train(config, tmp_path / "run").step) == 3
+    assert Translator.load(tmp_path / "run")(np.zeros((7, 9, 3), np.uint8)).shape == (7, 9, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("generator.remat", True), ("generator.blocks", 4), ("generator.dropout", 0.5)],
+)
+def test_unsupported_options_of_a_generator_are_refused(
+    config, user_module, tmp_path, field, value
+):
+    """An option that the generator does not take is refused by name when it is set."""
+    name = f"{user_module}:OneLayer"
+    unset_options(config).generator.variant = name
+    build_networks(config)
+    set_field(config, field, value)
+    message = refusal(config, tmp_path / "run")
+    assert message == f"{field}: {name} does not support it, got {value!r}"
+
+
+def test_unsupported_options_of_published_networks_are_refused(config):
+    """U-Nets have no blocks, pixel discriminators no layers, wgangp no label."""
+    config.generator.variant = "unet128"
+    assert refused(build_networks, config) == "generator.blocks: unet128 does not support it, got 1"
+    config.generator.blocks = None
+    config.discriminator.variant = "pixel"
+    message = refused(build_networks, config)
+    assert message == "discriminator.layers: pixel does not support it, got 1"
+    config.discriminator.variant = "patch"
+    config.loss.mode, config.loss.real_label = "wgangp", 0.9
+    assert refused(build_model, config, 4) == "loss.real_label: wgangp does not support it, got 0.9"
+
+
+def test_generators_without_forward_are_refused_where_it_is_needed(user_module):
+    """Tiling and the ONNX export name the class, and what they expect."""
+    from cyclegan_jax.export.onnx_graph import build_model as build_graph
+    from cyclegan_jax.utils.registry import lookup
+
+    generator = lookup("generator.variant", f"{user_module}:OneLayer", GENERATORS)(
+        channels=3, config=LayerConfig(norm="none")
+    )
+    params = generator.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    network = Network(generator, params, 3)
+    assert "OneLayer does not support tiling" in refused(check_tiling, generator, 64)
+    assert "OneLayer does not support tiling" in refused(
+        functools.partial(Translator, tile=64), network, network, 0
+    )
+    assert "OneLayer does not support it" in refused(build_graph, network, {})
+
+
+def test_norms_of_a_users_own_are_refused_where_they_are_unknown(user_module):
+    """Tiling and the ONNX export, which compute norms in their own way, name the norm."""
+    from cyclegan_jax.export.onnx_graph import build_model as build_graph
+
+    config = LayerConfig(norm=f"{user_module}:Rescale")
+    generator = GENERATORS["resnet3"](channels=3, width=2, config=config)
+    params = generator.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    assert "Rescale does not support tiling" in refused(check_tiling, generator, 64)
+    assert "Rescale does not support it" in refused(build_graph, Network(generator, params, 3), {})
+
+
