@@ -102,6 +102,7 @@ class BandOps:
         """Implement `Ops.layer`; dropout is left out."""
         if isinstance(x, list) or pre_activation is not None:
             raise UserError("tile: skip connections and activations before a layer are unsupported")
+        self._block_buffer = None  # not alive beside the maps of other layers
         layer = conv(parent=None, normed=norm is not None)
         x = x.convolved(layer, self.params[name])
         if norm is None:

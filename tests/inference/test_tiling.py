@@ -1,4 +1,4 @@
-"""Images computed in bands are what the network makes of the whole image."""
+"""Images translated in bands equal images translated whole."""
 
 import tracemalloc
 
@@ -9,36 +9,36 @@ import pytest
 
 from cyclegan_jax.inference.tiling import translate_in_bands
 from cyclegan_jax.inference.translator import Network, Translator, translate
-from cyclegan_jax.models.generators import GENERATORS, build_generator
-from cyclegan_jax.models.layers import Style
+from cyclegan_jax.models.generators import GENERATORS
+from cyclegan_jax.models.layers import LayerConfig
 from cyclegan_jax.utils.errors import UserError
 
 RESNETS = [name for name in GENERATORS if name.startswith("resnet")]
 
 
 def network(variant, *, norm="instance", dtype=jnp.float32, width=2, blocks=1, channels=2):
-    """A generator from 3 channels with strong weights, biases, scales and offsets."""
-    style = Style(norm, dtype=dtype)
-    generator = build_generator(variant, channels=channels, width=width, style=style, blocks=blocks)
+    """Build a generator for 3 channels, with large weights, biases and scales."""
+    config = LayerConfig(norm, dtype=dtype)
+    generator = GENERATORS[variant](channels=channels, width=width, config=config, blocks=blocks)
     shapes = jax.eval_shape(generator.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
-        around = 1.0 if path[-1].key == "scale" else 0.0
-        return rng.normal(around, 0.2, leaf.shape).astype(np.float32)
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return rng.normal(mean, 0.2, leaf.shape).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(draw, shapes["params"])
     return generator, params
 
 
 def image(height, width, seed=0):
-    """Noise that grows brighter downwards: statistics of its parts are not those of the whole."""
+    """Draw noise that gets brighter downwards, so that statistics of bands differ."""
     noise = np.random.default_rng(seed).uniform(-0.5, 0.5, (height, width, 3))
     return (noise + np.linspace(-0.5, 0.5, height)[:, None, None]).astype(np.float32)
 
 
 def assert_same(generator, params, x, rows, tolerance=2e-5):
-    """Bands against the generator itself."""
+    """Assert that bands give the result of the generator itself."""
     whole = np.asarray(translate(generator, params, x[None])[0])
     banded = translate_in_bands(generator, params, x, rows)
     assert banded.dtype == whole.dtype
@@ -48,14 +48,14 @@ def assert_same(generator, params, x, rows, tolerance=2e-5):
 
 @pytest.mark.parametrize("variant", RESNETS)
 def test_bands_equal_the_whole(variant):
-    """Every ResNet: several bands on all levels, and a last one that is not full."""
+    """Every ResNet agrees with several bands on all levels, the last of which is not full."""
     assert_same(*network(variant), image(112, 32), rows=16)
 
 
 @pytest.mark.parametrize("norm", ["instance_affine", "batch", "none"])
 @pytest.mark.parametrize("variant", ["resnet3", "resnet7_single"])
-def test_all_norms(variant, norm):
-    """Norms with scale and offset, and none."""
+def test_bands_equal_the_whole_with_all_norms(variant, norm):
+    """Norms with a scale and bias agree, and none."""
     assert_same(*network(variant, norm=norm), image(112, 32), rows=16)
 
 
@@ -63,23 +63,23 @@ def test_all_norms(variant, norm):
     ("height", "width", "rows"), [(112, 8, 33), (52, 20, 51), (40, 8, 64), (8, 40, 16)]
 )
 def test_any_heights(height, width, rows):
-    """Odd numbers of rows, odd heights in the trunk, and no more than one band."""
+    """Odd numbers of rows, odd heights in the blocks, and single bands agree."""
     assert_same(*network("resnet9", blocks=2), image(height, width), rows)
 
 
-def test_two_blocks_share_their_room():
-    """Blocks are computed in place, one after the other."""
+def test_several_blocks():
+    """Residual blocks, which are computed in place, agree one after the other."""
     assert_same(*network("resnet9_same", blocks=3), image(112, 32), rows=16)
 
 
-def test_half_precision():
-    """Maps of bfloat16 are as coarse as the network's own."""
+def test_bfloat16():
+    """Bands in bfloat16 agree up to the precision of the type."""
     generator, params = network("resnet3", dtype=jnp.bfloat16)
     assert_same(generator, params, image(112, 32), rows=16, tolerance=0.1)
 
 
-def test_a_part_on_its_own_is_not_the_same():
-    """What the comparisons above would miss if bands had statistics of their own."""
+def test_statistics_of_a_part_differ():
+    """Bands with statistics of their own would fail the tests above."""
     generator, params = network("resnet9")
     x = image(112, 32)
     whole = np.asarray(translate(generator, params, x[None])[0])
@@ -87,23 +87,23 @@ def test_a_part_on_its_own_is_not_the_same():
     assert np.abs(part[:32] - whole[:32]).max() > 0.2
 
 
-def test_translators_compute_high_images_in_bands():
-    """Only images higher than the tile, of 8 and of 16 bits, there and back."""
+def test_translators_translate_high_images_in_bands():
+    """Images higher than the tile agree with 8 and 16 bits, in both directions."""
     generator, params = network("resnet9", channels=3)
-    one = Network(generator, params, 3)
-    plain, tiled = Translator(one, one, 0), Translator(one, one, 0, tile=16, batch_size=2)
+    net = Network(generator, params, 3)
+    plain, tiled = Translator(net, net, 0), Translator(net, net, 0, tile=16, batch_size=2)
     for dtype, level in ((np.uint8, 1), (np.uint16, 4)):
         top = np.iinfo(dtype).max
         x = ((image(110, 31) + 1) / 2 * top).astype(dtype)
-        for expected, made in zip(plain.round_trip(x), tiled.round_trip(x), strict=True):
-            assert made.shape == expected.shape
-            assert np.abs(made.astype(int) - expected).max() <= level
+        for expected, actual in zip(plain.round_trip(x), tiled.round_trip(x), strict=True):
+            assert actual.shape == expected.shape
+            assert np.abs(actual.astype(int) - expected).max() <= level
     small = np.stack([((image(16, 32, seed) + 1) * 127).astype(np.uint8) for seed in (0, 1)])
     assert np.abs(tiled(small).astype(int) - np.stack([plain(x) for x in small])).max() <= 1
 
 
 def test_largest_maps_are_not_kept():
-    """Host memory stays at 3/4 H W width numbers, the image, and bands."""
+    """The host holds at most 3/4 H W width numbers, the image, and bands."""
     generator, params = network("resnet9", width=16)
     height, width, rows = 512, 32, 16
     x = image(height, width)
@@ -117,9 +117,15 @@ def test_largest_maps_are_not_kept():
     assert peak > 4 * height * width * 16 * 3 / 4
 
 
-def test_what_cannot_be_tiled_is_refused():
-    """U-Nets, and tiles of few rows."""
-    for variant, rows, expected in (("unet128", 64, "need a ResNet"), ("resnet9", 15, "at least")):
-        generator = build_generator(variant, channels=3, width=2, style=Style())
-        with pytest.raises(UserError, match=expected):
-            translate_in_bands(generator, {}, image(128, 128), rows)
+@pytest.mark.parametrize(
+    ("variant", "rows", "expected"),
+    [
+        ("unet128", 64, "UNetGenerator does not support tiling"),
+        ("resnet9", 15, "expected at least 16 rows, got 15"),
+    ],
+)
+def test_unsupported_tiles_are_refused(variant, rows, expected):
+    """U-Nets and tiles of few rows are refused by name."""
+    generator = GENERATORS[variant](channels=3, width=2, config=LayerConfig())
+    with pytest.raises(UserError, match=expected):
+        translate_in_bands(generator, {}, image(128, 128), rows)

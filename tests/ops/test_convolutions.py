@@ -1,4 +1,4 @@
-"""Convolutions and normalisation: every form against PyTorch in float64, with its gradients."""
+"""Every form of convolution and normalisation, with gradients, against PyTorch in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ TRANSPOSED += [(4, (0, 0)), (4, (1, 2)), (4, (2, -1))]
 
 @pytest.fixture
 def form(request, monkeypatch):
-    """One of `FORMS`; what is done for large arrays is done for small ones as well."""
+    """One of `FORMS`; "large" treats small arrays as large ones."""
     form, *large = request.param.split(", ")
     if large:
         monkeypatch.setattr(convolution, "SMALL", 0)
@@ -63,7 +63,7 @@ def draw(seed, *shapes):
 
 
 def torch_convolve(x, kernel, stride, padding, pad_mode):
-    """PyTorch's conv2d after its own padding, for NHWC images and an HWIO kernel."""
+    """Apply PyTorch's padding and conv2d to NHWC images and an HWIO kernel."""
     (top, bottom), (left, right) = padding
     mode = {"zero": "constant", "reflect": "reflect"}[pad_mode]
     padded = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom), mode=mode)
@@ -78,7 +78,7 @@ def torch_transposed(x, kernel, crop):
 
 
 def assert_same_to_second_order(ours, theirs, *arrays):
-    """Value, gradients, and gradients of a function of the gradients (as a penalty has) agree."""
+    """Assert that values, gradients, and gradients of a function of the gradients agree."""
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     expected = theirs(*tensors)
     (weights,) = draw(99, tuple(expected.shape))
@@ -118,7 +118,7 @@ def assert_same_to_second_order(ours, theirs, *arrays):
 def test_convolve_is_pytorchs(
     form, size, stride, padding, pad_mode, height, width, channels_in, channels_out
 ):
-    """Whatever the size, stride, padding and channels, which choose between the fast forms."""
+    """Agree for all sizes, strides, paddings and channels, which select the fast forms."""
     options = {"stride": stride, "padding": padding, "pad_mode": pad_mode}
     assert_same_to_second_order(
         lambda x, k: convolve(x, k, form=form, **options),
@@ -130,7 +130,7 @@ def test_convolve_is_pytorchs(
 @pytest.mark.parametrize("form", FORMS, indirect=True)
 @pytest.mark.parametrize(("size", "crop"), TRANSPOSED)
 def test_transposed_is_pytorchs(form, size, crop):
-    """Odd and even kernels; a negative crop appends zeros."""
+    """Agree for odd and even kernels, also where a negative crop appends zeros."""
     assert_same_to_second_order(
         lambda x, k: convolve_transposed(x, k, crop=crop, form=form),
         lambda x, k: torch_transposed(x, k, crop),
@@ -140,7 +140,7 @@ def test_transposed_is_pytorchs(form, size, crop):
 
 @pytest.mark.parametrize("crop", [(1, 0), (0, 1), (1, 1)])
 def test_gradients_of_the_direct_form_have_small_windows(crop):
-    """A window as large as the image, as XLA would be given, is one that cuDNN is slow for."""
+    """No gradient convolves with a window as large as the image, for which cuDNN is slow."""
     x, kernel = draw(6, (1, 16, 16, 3), (4 - sum(crop) % 2, 4 - sum(crop) % 2, 3, 5))
 
     def total(x, kernel):
@@ -157,7 +157,7 @@ def test_gradients_of_the_direct_form_have_small_windows(crop):
 @pytest.mark.parametrize("form", ["direct", "cpu"])
 @pytest.mark.parametrize("axes", [(1, 2), (0, 1, 2)])
 def test_normalise_is_pytorchs(axes, form):
-    """Instance norm over each image, batch norm over all."""
+    """Agree for instance norm and for batch norm."""
     theirs = (
         F.instance_norm
         if axes == (1, 2)
@@ -172,7 +172,7 @@ def test_normalise_is_pytorchs(axes, form):
 
 
 def test_normalise_keeps_its_precision_far_from_zero():
-    """A mean a thousand deviations from zero; the oracle is NumPy in float64."""
+    """Agree with NumPy in float64 for a mean a thousand deviations from zero."""
     (x,) = draw(3, (1, 64, 64, 2))
     shifted = (x + 1000).astype(np.float32)
     wide = shifted.astype(np.float64)
@@ -181,30 +181,27 @@ def test_normalise_keeps_its_precision_far_from_zero():
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 30.0])
-def test_normalise_in_half_precision(shift):
-    """Value and gradient against NumPy in float64 on the same numbers: rounded once each.
-
-    Of 8 bits, it may be off by 2**-8 of itself.
-    """
+def test_normalise_in_bfloat16(shift):
+    """Value and gradient are NumPy's in float64, rounded once, to 8 bits."""
     x, y = (jnp.asarray(a, jnp.bfloat16) for a in draw(7, (2, 32, 32, 3), (2, 32, 32, 3)))
     x += jnp.bfloat16(shift)
     got, pullback = jax.vjp(lambda x: normalise(x, (1, 2), 1e-5), x)
-    wide, given = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    wide, cotangent = np.asarray(x, np.float64), np.asarray(y, np.float64)
     deviation = np.sqrt(wide.var((1, 2), keepdims=True) + 1e-5)
     normed = (wide - wide.mean((1, 2), keepdims=True)) / deviation
-    across = given.mean((1, 2), keepdims=True)
-    along = (given * normed).mean((1, 2), keepdims=True)
-    for found, want in (
+    across = cotangent.mean((1, 2), keepdims=True)
+    along = (cotangent * normed).mean((1, 2), keepdims=True)
+    for actual, want in (
         (got, normed),
-        (pullback(y)[0], (given - across - normed * along) / deviation),
+        (pullback(y)[0], (cotangent - across - normed * along) / deviation),
     ):
-        assert found.dtype == jnp.bfloat16
-        np.testing.assert_allclose(found.astype(np.float64), want, rtol=2**-8 + 1e-5, atol=1e-5)
+        assert actual.dtype == jnp.bfloat16
+        np.testing.assert_allclose(actual.astype(np.float64), want, rtol=2**-8 + 1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [4, 64])
-def test_float32_is_as_close_to_the_truth_as_pytorchs(channels):
-    """Fewer multiplications may not cost digits: error at most three times that of PyTorch."""
+def test_float32_is_as_accurate_as_pytorch(channels):
+    """The error of the forms with fewer multiplications is at most three times PyTorch's."""
     x, kernel = draw(4, (1, 32, 32, channels), (3, 3, channels, 64))
     options = {"stride": 1, "padding": ONE, "pad_mode": "reflect"}
     truth = torch_convolve(torch.tensor(x), torch.tensor(kernel), **options).numpy()
@@ -215,8 +212,8 @@ def test_float32_is_as_close_to_the_truth_as_pytorchs(channels):
     assert np.sqrt(np.mean((ours - truth) ** 2)) < 3 * np.sqrt(np.mean((theirs - truth) ** 2))
 
 
-def test_half_precision_stays_half_and_is_rounded_once():
-    """The bfloat16 result of the CPU form is the float32 result, rounded."""
+def test_bfloat16_is_rounded_once():
+    """The bfloat16 result of the CPU form is its float32 result, rounded."""
     x, kernel = (jnp.asarray(a, jnp.bfloat16) for a in draw(5, (1, 6, 6, 64), (3, 3, 64, 64)))
     wide = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), form="cpu")
     half = convolve(x, kernel, form="cpu")
