@@ -259,5 +259,3 @@ def test_norms_of_a_users_own_are_refused_where_they_are_unknown(user_module):
     params = generator.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     assert "Rescale does not support tiling" in refused(check_tiling, generator, 64)
     assert "Rescale does not support it" in refused(build_graph, Network(generator, params, 3), {})
-
-

@@ -1,5 +1,6 @@
 """Properties of the update."""
 
+import dataclasses
 import functools
 import json
 
@@ -8,83 +9,75 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from cyclegan_jax import image_pool
-from cyclegan_jax.build import build_networks
+from cyclegan_jax import image_pool, ops
+from cyclegan_jax.build import build_model, build_networks
 from cyclegan_jax.config import to_json
+from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.losses import discriminator_loss, generator_loss
-from cyclegan_jax.step import compile_step, train_step
+from cyclegan_jax.step import train_step
 from cyclegan_jax.utils import image_io
-from tests.states import start_state
+from tests.states import SIZE, noise_batches, same_bits, start_state
 from tests.tiny import get_config as tiny_config
 
 PAIRS = 12
-SIZE = (32, 32)
-
-
-def batches(count, batch_size=2, seed=0):
-    """Noise for images."""
-    rng = np.random.default_rng(seed)
-    shape = (batch_size, *SIZE, 3)
-    return [
-        {domain: rng.integers(0, 256, shape, np.uint8) for domain in ("a", "b")}
-        for _ in range(count)
-    ]
 
 
 @functools.cache
 def compiled_step(config):
-    """One for all tests of a configuration, given as JSON."""
-    return compile_step(ConfigDict(json.loads(config)), PAIRS)
+    """Compile the update of a configuration, given as JSON, once for all tests."""
+    return compile_step(build_model(ConfigDict(json.loads(config)), PAIRS))
 
 
-def run(config, given):
-    """States after each update; the compiled step uses up what it is given, so copies are kept."""
+def run(config, batches):
+    """Return the states after each update, as copies of those that the next update donates."""
     step = compiled_step(to_json(config))
-    state, states = start_state(config, SIZE), []
-    for batch in given:
+    state, states = start_state(config), []
+    for batch in batches:
         state, _ = step(state, batch)
         states.append(jax.tree.map(jnp.copy, state))
     return states
 
 
-def same_bits(x, y):
-    """Whether two trees are equal to the last bit."""
-    x, y = (jax.tree.map(lambda leaf: leaf, tree) for tree in (x, y))
-    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    return all(np.array_equal(_raw(a), _raw(b)) for a, b in pairs)
+def real_images(batch):
+    """Return a batch's images in [-1, 1]."""
+    return {d: image_io.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
 
 
-def _raw(leaf):
-    typed = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if typed else leaf)
+def fakes(config, params, real):
+    """Translate both domains with the networks alone."""
+    networks = build_networks(config)
+    return {
+        "b": networks.gen_ab.apply({"params": params["gen_ab"]}, real["a"]),
+        "a": networks.gen_ba.apply({"params": params["gen_ba"]}, real["b"]),
+    }
 
 
 def test_is_a_function_of_state_and_batch():
     """The same state and batches give the same bits."""
     config = tiny_config()
-    given = batches(3)
-    assert same_bits(run(config, given)[-1], run(config, given)[-1])
+    batches = noise_batches(3)
+    assert same_bits(run(config, batches)[-1], run(config, batches)[-1])
 
 
 @pytest.mark.parametrize("first", ["generators", "discriminators"])
 def test_order_of_updates(first):
-    """Each side moves by Adam along its own loss; the second sees what the first has become."""
+    """Each side takes an Adam step on its own loss; the second side sees the updated first."""
     config = tiny_config()
     config.update_first = first
     config.pool_size = 0
-    config.loss.adversarial = 1.0
-    networks = build_networks(config)
-    state = start_state(config, SIZE)
-    (batch,) = batches(1)
-    real = {d: image_io.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
+    model = build_model(config, PAIRS)
+    parts = {"networks": model.networks, "losses": model.losses}
+    state = start_state(config)
+    (batch,) = noise_batches(1)
+    real, keys = real_images(batch), jax.random.split(jax.random.key(0), 2)
     generators, discriminators = (
         {n: state.params[n] for n in names}
         for names in (("gen_ab", "gen_ba"), ("disc_a", "disc_b"))
     )
-    # Adam's first step is the sign of the gradient times the rate, nearly: an independent oracle
-    # is optax on the losses as they stand alone.
+    # The oracle is optax on the losses by themselves.
     adam = optax.adam(2e-4, b1=0.5, b2=0.999)
 
     def move(params, loss):
@@ -92,42 +85,38 @@ def test_order_of_updates(first):
         return optax.apply_updates(params, updates)
 
     def loss_g(params, others):
-        return generator_loss(networks, params | others, real, jax.random.key(0), config)[0]
+        return generator_loss(params, others, {}, jnp.int32(0), real, keys, **parts)[0]
 
-    def loss_d(params, fakes):
-        terms = discriminator_loss(networks, params, real, fakes, jax.random.key(0), config)
-        return terms["a"] + terms["b"]
+    def loss_d(params, fake):
+        return discriminator_loss(params, real, fake, keys, **parts)[0]
 
-    fakes = {
-        "b": networks.gen_ab.apply({"params": generators["gen_ab"]}, real["a"]),
-        "a": networks.gen_ba.apply({"params": generators["gen_ba"]}, real["b"]),
-    }
+    fake = fakes(config, generators, real)
     if first == "generators":
         generators = move(generators, functools.partial(loss_g, others=discriminators))
-        discriminators = move(discriminators, functools.partial(loss_d, fakes=fakes))
+        discriminators = move(discriminators, functools.partial(loss_d, fake=fake))
     else:
-        discriminators = move(discriminators, functools.partial(loss_d, fakes=fakes))
+        discriminators = move(discriminators, functools.partial(loss_d, fake=fake))
         generators = move(generators, functools.partial(loss_g, others=discriminators))
     after = run(config, [batch])[-1]
     for name, expected in (generators | discriminators).items():
-        # Where a gradient is nearly nothing its sign is rounding: a few may differ by two rates.
+        # Adam's first step is nearly the sign of the gradient times the rate. Where the gradient is
+        # nearly zero, rounding decides the sign: a few values may differ by twice the rate.
         off = [
             np.abs(np.asarray(x) - np.asarray(y)) > 1e-5
             for x, y in zip(
                 jax.tree.leaves(after.params[name]), jax.tree.leaves(expected), strict=True
             )
         ]
-        wrong = sum(o.sum() for o in off) / sum(o.size for o in off)
-        # Biases before an instance norm have no gradient but rounding; nothing else may differ.
-        assert wrong < 0.05, name
+        assert sum(o.sum() for o in off) / sum(o.size for o in off) < 0.05, name
 
 
 def test_metrics_and_state_after_an_update():
-    """All losses, norms and the rate are there and finite; step counts up; pools take the fakes."""
+    """All metrics are finite scalars; the step is counted, and the pools take the fakes."""
     config = tiny_config()
-    state = start_state(config, SIZE)
+    state = start_state(config)
+    (batch,) = noise_batches(1)
     step = compiled_step(to_json(config))
-    after, metrics = step(jax.tree.map(jnp.copy, state), batches(1)[0])
+    after, metrics = step(jax.tree.map(jnp.copy, state), batch)
     assert set(metrics) == {
         "learning_rate",
         "gradient_norm/generators",
@@ -140,56 +129,119 @@ def test_metrics_and_state_after_an_update():
     assert all(np.isfinite(v) and np.shape(v) == () for v in metrics.values())
     assert int(after.step) == 1
     assert int(after.pools["a"].count) == int(after.pools["b"].count) == 2
-    networks = build_networks(config)
-    real_a = image_io.to_float(jnp.asarray(batches(1)[0]["a"]))
-    fake_b = networks.gen_ab.apply({"params": state.params["gen_ab"]}, real_a)
-    np.testing.assert_allclose(after.pools["b"].images[:2], fake_b, atol=1e-5)
+    fake = fakes(config, state.params, real_images(batch))
+    for domain in ("a", "b"):
+        np.testing.assert_allclose(after.pools[domain].images[:2], fake[domain], atol=1e-5)
 
 
 def test_identity_weight_zero_leaves_the_term_out():
-    """No identity metric, and generators that differ in channels are possible."""
+    """Without identity losses there is no metric, and domains may differ in channels."""
     config = tiny_config()
     config.loss.identity = 0.0
     config.data.channels_b = 1
-    state = start_state(config, SIZE)
-    batch = batches(1)[0]
+    state = start_state(config)
+    batch = noise_batches(1)[0]
     batch["b"] = batch["b"][..., :1]
-    step = jax.jit(functools.partial(train_step, config=config, pairs_per_epoch=PAIRS))
-    _, metrics = step(state, batch)
+    step = functools.partial(train_step, model=build_model(config, PAIRS))
+    _, metrics = jax.eval_shape(step, state, batch)
     assert not any("identity" in name for name in metrics)
+    assert "generators/cycle_b" in metrics
 
 
 @pytest.mark.parametrize("mode", ["vanilla", "wgangp"])
-def test_other_modes_update_all_networks(mode):
-    """Every kernel of every network moves, through the gradient penalty too."""
+def test_other_losses_update_all_networks(mode):
+    """Every kernel of every network changes, also with a gradient penalty."""
     config = tiny_config()
     config.loss.mode = mode
-    before, after = start_state(config, SIZE), run(config, batches(1))[-1]
+    before, after = start_state(config), run(config, noise_batches(1))[-1]
     for path, x in jax.tree.leaves_with_path(before.params):
         if "kernel" in str(path[-1]):
             y = functools.reduce(lambda tree, key: tree[key.key], path, after.params)
             assert not np.array_equal(x, y), path
 
 
-def test_pool_is_asked_before_the_discriminators():
-    """With a full pool the discriminators' loss is that of what the pool's own draws return."""
+def test_discriminators_are_shown_what_the_pools_return():
+    """With full pools, the discriminators' losses are those of the images that are drawn."""
     config = tiny_config()
-    config.loss.adversarial = 1.0
-    state = run(config, batches(3))[-1]
+    state = run(config, noise_batches(3))[-1]
     assert int(state.pools["a"].count) == 4  # full after two updates of two
-    batch = batches(1, seed=9)[0]
+    batch = noise_batches(1, seed=9)[0]
     _, metrics = compiled_step(to_json(config))(jax.tree.map(jnp.copy, state), batch)
-    networks = build_networks(config)
-    real = {d: image_io.to_float(jnp.asarray(batch[d])) for d in ("a", "b")}
+    model = build_model(config, PAIRS)
+    real = real_images(batch)
     _, key_a, key_b, _ = jax.random.split(jax.random.fold_in(state.key, 3), 4)
-    fakes = {
-        "b": networks.gen_ab.apply({"params": state.params["gen_ab"]}, real["a"]),
-        "a": networks.gen_ba.apply({"params": state.params["gen_ba"]}, real["b"]),
-    }
+    fake = fakes(config, state.params, real)
     shown = {
-        d: image_pool.query(state.pools[d], fakes[d], key)[1]
+        d: image_pool.query(state.pools[d], fake[d], key)[1]
         for d, key in (("a", key_a), ("b", key_b))
     }
-    expected = discriminator_loss(networks, state.params, real, shown, key_a, config)
+    assert any(not np.array_equal(shown[d], fake[d]) for d in ("a", "b"))
+    keys = jax.random.split(jax.random.key(0), 2)
+    _, (expected, _) = discriminator_loss(
+        state.params, real, shown, keys, networks=model.networks, losses=model.losses
+    )
     for domain in ("a", "b"):
         np.testing.assert_allclose(metrics[f"discriminators/{domain}"], expected[domain], rtol=1e-4)
+
+
+def holds_tracer(value):
+    """Return whether a traced value is among the fields of an object, at any depth."""
+    if isinstance(value, jax.core.Tracer):
+        return True
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # A module's parent and scope are Flax's own.
+        names = {field.name for field in dataclasses.fields(value)} - {"parent"}
+        return any(holds_tracer(getattr(value, name)) for name in names)
+    if isinstance(value, functools.partial):
+        return holds_tracer((value.args, value.keywords))
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return isinstance(value, tuple | list) and any(map(holds_tracer, value))
+
+
+@pytest.mark.parametrize("form", ["direct", "cpu"])
+@pytest.mark.parametrize(
+    ("norm", "axis_name", "micro_batches"),
+    [("instance", None, 2), ("batch", "batch", 1)],
+)
+def test_is_traced_without_asking_for_the_backend(
+    monkeypatch, form, norm, axis_name, micro_batches
+):
+    """Which backend runs the update is only asked by `ops`; no module holds a traced value."""
+    config = tiny_config()
+    config.generator.norm = config.discriminator.norm = norm
+    config.generator.dropout = 0.5
+    config.micro_batches = micro_batches
+    model = build_model(config, PAIRS)
+    if axis_name is not None:
+        model = model._replace(networks=build_networks(config, axis_name), axis_name=axis_name)
+    state, (batch,) = start_state(config), noise_batches(1)
+
+    def fail():
+        raise AssertionError("the update asks for the backend")
+
+    modules = []
+
+    def record(method, args, kwargs, context):
+        assert not holds_tracer(context.module), context.module
+        modules.append(type(context.module).__name__)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(jax, "default_backend", fail)
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setattr(jax, "local_devices", fail)
+    step = functools.partial(train_step, model=model)
+    with ops.default_form(form), nn.intercept_methods(record):
+        jax.make_jaxpr(step, axis_env=[(axis_name, 1)] if axis_name else None)(state, batch)
+    assert {"ResNetGenerator", "ResidualBlock", "PatchDiscriminator", "Conv"} <= set(modules)
+    # A value in a field would be found.
+    tracers = []
+    jax.make_jaxpr(lambda x: tracers.append(holds_tracer(config_with(x))))(1.0)
+    assert tracers == [True]
+
+
+def config_with(gain):
+    """Build a network whose settings hold a value."""
+    networks = build_networks(tiny_config())
+    config = dataclasses.replace(networks.gen_ab.config, gain=gain)
+    return networks.gen_ab.clone(config=config)
