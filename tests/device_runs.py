@@ -35,8 +35,9 @@ class Runs:
 
     def __init__(self, folder: Path, process: int = 0, processes: int = 1, **changes):
         self.folder = folder
-        # With dropout, so that its masks are compared too.
+        # Dropout masks and frozen parameters are compared too.
         self.config = smallest.get_config(dropout=0.5, **FIELDS, **changes)
+        self.config.loss.extra = "tests.smallest:filtered_cycle"
         batches = smallest.make_batches(self.config, process=process, processes=processes)
         self.first, self.second = batches[:HALF], batches[HALF:]
 

@@ -7,10 +7,12 @@ float64 two equivalent computations agree to 1e-9 for many steps.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax.build import build_model
 from cyclegan_jax.distributed import compile_step, place
+from cyclegan_jax.losses import ExtraLoss
 from cyclegan_jax.models.generators import GENERATORS, ResNetGenerator
 from tests import states, tiny
 
@@ -37,6 +39,16 @@ def get_config(dropout=0.0, **changes):
     config.discriminator.width = 2
     config.update(changes)
     return config
+
+
+def filtered_cycle():
+    """Build a further loss with frozen parameters: the cycle loss of filtered images of A."""
+
+    def loss(passes, frozen, networks):
+        del networks
+        return jnp.mean(jnp.abs((passes.cycled_a - passes.real_a) @ frozen["filter"]))
+
+    return ExtraLoss(loss, {"filter": np.linspace(-1.0, 1.0, 6).reshape(3, 2)})
 
 
 def start_state(config):

@@ -110,7 +110,7 @@ def test_windows_follow_the_padding_rule(name):
         )
 
 
-# Pixel (i, j) adds the kernel at (2i, 2j): once at (0, 0) and ten times at (2, 2). The full output is
+# Pixel (i, j) adds the kernel at (2i, 2j): once at (0, 0), ten times at (2, 2). The full output is
 #   1 2  3  0  0
 #   4 5  6  0  0
 #   7 8 19 20 30

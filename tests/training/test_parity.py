@@ -1,4 +1,4 @@
-"""Our networks, losses and update against the same in PyTorch (`benchmarks/torch_cyclegan.py`)."""
+"""Networks, losses and the update against PyTorch (`benchmarks/torch_cyclegan.py`)."""
 
 import functools
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import torch_networks  # noqa: E402
 from benchmarks.plain_config import default_config  # noqa: E402
+from cyclegan_jax.build import build_model, build_networks  # noqa: E402
 from cyclegan_jax.models import generators  # noqa: E402
-from cyclegan_jax.state import build_networks  # noqa: E402
 from cyclegan_jax.step import train_step  # noqa: E402
 from cyclegan_jax.utils import image_io  # noqa: E402
 from tests import parity  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
-# Networks this small run faster on one thread, much faster where cores are shared.
+# Networks this small run faster on one thread, in particular on shared cores.
 torch.set_num_threads(1)
 
-# Compiling is nearly all of these tests' time.
+# Compilation takes nearly all of these tests' time.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 NORMS = ("instance", "batch", "none")
@@ -32,7 +32,7 @@ SIZE = 32
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """64-bit numbers in JAX during one test, and a U-Net for small images."""
+    """Enable float64 in JAX, and register a U-Net for small images."""
     unet32 = functools.partial(generators.UNetGenerator, depth=5)
     monkeypatch.setitem(generators.GENERATORS, "unet32", unet32)
     monkeypatch.setitem(torch_networks.UNET_DEPTHS, "unet32", 5)
@@ -41,7 +41,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def small_config(**changes: Any) -> Any:
-    """Narrow networks, a pool that soon is full, unlike weights, all else as published."""
+    """Return the published configuration with narrow networks, a small pool and unequal weights."""
     config = default_config()
     config.precision = "float64"
     config.batch_size = 2
@@ -67,7 +67,7 @@ DISCRIMINATORS = [
 
 
 def network_config(kind: str, variant: str, norm: str, layers: int = 3) -> Any:
-    """One network of a kind as asked for, in float32, 2 channels in A and 3 in B."""
+    """Return a configuration in float32 with one network changed, for 2 and 3 channels."""
     changes: dict[str, Any] = {"precision": "float32", "generator__blocks": None}
     changes |= {"data__channels_a": 2, "discriminator__layers": layers}
     return small_config(**changes | {f"{kind}__variant": variant, f"{kind}__norm": norm})
@@ -75,7 +75,7 @@ def network_config(kind: str, variant: str, norm: str, layers: int = 3) -> Any:
 
 @pytest.mark.parametrize(("variant", "size", "norm"), GENERATORS)
 def test_generators_equal_torchs(variant: str, size: int, norm: str) -> None:
-    """Same weights, same images (2 channels in, 3 out): same images to 1e-4."""
+    """The same weights and images (2 channels in, 3 out) give the same images to 1e-4."""
     config = network_config("generator", variant, norm)
     theirs = torch_networks.build_generator(config, 2, 3)
     parity.randomise(theirs, 0)
@@ -90,7 +90,7 @@ def test_generators_equal_torchs(variant: str, size: int, norm: str) -> None:
 
 @pytest.mark.parametrize(("variant", "layers", "norm"), DISCRIMINATORS)
 def test_discriminators_equal_torchs(variant: str, layers: int, norm: str) -> None:
-    """Same weights, same images: same scores to 1e-4."""
+    """The same weights and images give the same scores to 1e-4."""
     config = network_config("discriminator", variant, norm, layers)
     theirs = torch_networks.build_discriminator(config, 2)
     parity.randomise(theirs, 1)
@@ -106,7 +106,7 @@ def test_discriminators_equal_torchs(variant: str, layers: int, norm: str) -> No
 @pytest.mark.parametrize("variant", ["resnet9", "unet256", "patch", "pixel"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_parameters_have_torchs_names_and_shapes(variant: str, norm: str) -> None:
-    """Also where two trees would compute the same: no parameter more, none less, at full width."""
+    """No parameter is missing and none is added, at full width."""
     kind = "discriminator" if variant in ("patch", "pixel") else "generator"
     config = network_config(kind, variant, norm)
     config.generator.width = config.discriminator.width = 64
@@ -147,12 +147,15 @@ TRAININGS = {
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_follows_torchs(name: str) -> None:
-    """Five updates in float64 from the same weights, batches and draws: losses to 1e-6 relative."""
+    """With the same weights, batches and draws, five updates in float64 have the same losses.
+
+    Relative differences are below 1e-6.
+    """
     config = small_config(**TRAININGS[name])
     trainer = parity.make_trainer(config, SIZE)
     state = parity.make_state(config, SIZE, trainer)
     random = np.random.default_rng(0)
-    step = compiled(functools.partial(train_step, config=config, pairs_per_epoch=1000))
+    step = compiled(functools.partial(train_step, model=build_model(config, 1000)))
     exchanged = 0
     for _ in range(5):
         batch = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
@@ -163,7 +166,7 @@ def test_training_follows_torchs(name: str) -> None:
         assert len(expected) == (6 if config.loss.identity == 0 else 8)
         for term, value in expected.items():
             np.testing.assert_allclose(metrics[term], value, rtol=1e-6, err_msg=term)
-    # Adam has moved every weight by about 1e-3 since.
+    # Adam has changed every weight by about 1e-3.
     parity.assert_trees_close(state.params, parity.flax_params(trainer), atol=1e-6)
     if config.pool_size:
         assert exchanged
@@ -175,7 +178,7 @@ def test_training_follows_torchs(name: str) -> None:
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("mode", ["lsgan", "vanilla", "wgangp"])
 def test_gradients_of_every_loss_equal_torchs(mode: str) -> None:
-    """Each term by each network that it trains, in float64, to 1e-8 of the largest."""
+    """The gradient of each loss for each network that it trains agrees to 1e-8, in float64."""
     config = small_config(loss__mode=mode)
     trainer = parity.make_trainer(config, SIZE)
     state = parity.make_state(config, SIZE, trainer)

@@ -1,4 +1,4 @@
-"""What the five systems say of themselves, against the configurations named after them."""
+"""Published facts of the five systems, against the configurations named after them."""
 
 import functools
 from importlib import import_module
@@ -10,17 +10,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax.schedules import learning_rate, total_epochs  # noqa: E402
-from cyclegan_jax.state import build_networks, build_state, count_parameters  # noqa: E402
+from cyclegan_jax.build import (  # noqa: E402
+    build_networks,
+    build_schedule,
+    build_state,
+)
+from cyclegan_jax.state import count_parameters  # noqa: E402
 from tests import parity, torch_recipes  # noqa: E402
 
-# Recipe: (side of its images, parameters of a generator, of a discriminator, sides of scores).
+# {recipe: (image side, parameters of a generator, of a discriminator, sides of score maps)}.
 SIZES = {
     "horse2zebra": (256, 11_378_179, 2_764_737, [30]),
     "horse2zebra_224": (224, 4_891_523, 2_765_761, [26]),
     "celeba": (256, 11_378_179, 2_764_737, [30]),
     "firewatch": (256, 2_855_811, 2_766_529, [16]),
-    # In place of 4 * 4 * 512 weights the dense unit has one for each of 16 * 16 * 512 values.
+    # Instead of 4 * 4 * 512 weights the dense unit has one for each of 16 * 16 * 512 values.
     "firewatch, resize convolution, dense unit, soft label": (
         256,
         2_855_811,
@@ -34,7 +38,7 @@ SIZES = {
 
 @pytest.mark.parametrize("name", parity.RECIPES)
 def test_parameters_and_score_maps(name):
-    """As counted in the systems, ours and PyTorch's; nothing is computed."""
+    """Our networks and those in PyTorch have the systems' counts; nothing is computed."""
     side, of_generator, of_discriminator, maps = SIZES[name]
     config = parity.recipe(name)
     assert config.data.crop_size == side
@@ -45,8 +49,8 @@ def test_parameters_and_score_maps(name):
     )
     image = jnp.zeros((1, side, side, 3))
     networks = build_networks(config)
-    made = jax.eval_shape(networks.gen_ab.apply, {"params": shapes["gen_ab"]}, image)
-    assert made.shape == image.shape
+    output = jax.eval_shape(networks.gen_ab.apply, {"params": shapes["gen_ab"]}, image)
+    assert output.shape == image.shape
     scores = jax.eval_shape(networks.disc_a.apply, {"params": shapes["disc_a"]}, image)
     assert [score.shape for score in jax.tree.leaves(scores)] == [(1, m, m, 1) for m in maps]
 
@@ -60,8 +64,8 @@ def test_parameters_and_score_maps(name):
     assert [tuple(score.shape) for score in scores] == [(1, 1, m, m) for m in maps]
 
 
-# Recipe: (weights of adversarial, cycle and identity loss in each direction, pool, what moves
-# first, learning rate). monet2photo weighs means over the two directions by 1, 10 and 5.
+# {recipe: (weights of adversarial, cycle and identity loss in each direction, pool size, side that
+# is updated first, learning rate)}. monet2photo weights means over both directions by 1, 10 and 5.
 OBJECTIVES = {
     "horse2zebra": (1, 10, 5, 50, "generators", 2e-4),
     "horse2zebra_224": (1, 10, 10, 0, "discriminators", 2e-4),
@@ -74,7 +78,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives(name):
-    """Weights of the losses as they enter the sum, pool, order and rate."""
+    """Weights of the losses in the sum, pool size, order and learning rate are the systems'."""
     config = import_module(f"configs.{name}").get_config()
     loss, adam = config.loss, config.optimizer
     assert loss.cycle_a == loss.cycle_b
@@ -93,12 +97,12 @@ def test_objectives(name):
 
 
 def published(epoch):
-    """1 - max(0, epoch - 100) / 101, epochs counted from 1."""
+    """Return 1 - max(0, epoch - 100) / 101, with epochs counted from 1."""
     return 1 - max(0, epoch + 1 - 100) / 101
 
 
 def monet(epoch):
-    """1 - max(0, epoch - 100) / 100, epochs counted from 0."""
+    """Return 1 - max(0, epoch - 100) / 100, with epochs counted from 0."""
     return 1 - max(0, epoch - 100) / 100
 
 
@@ -118,14 +122,14 @@ def constant(epoch):
     ],
 )
 def test_learning_rates(name, epochs, changes, factor):
-    """At the first and the last update of every epoch, from 0."""
+    """The first and the last update of every epoch have the system's rate."""
     config = parity.change(import_module(f"configs.{name}").get_config(), **changes)
-    assert total_epochs(config) == epochs
     pairs = 1334
+    assert config.schedule.constant_epochs + config.schedule.decay_epochs == epochs
     with jax.enable_x64(True):
-        rate = jax.jit(jax.vmap(lambda step: learning_rate(config, step, pairs)))
+        rate = jax.jit(jax.vmap(build_schedule(config, pairs)))
         first = np.arange(epochs) * pairs
         expected = [config.optimizer.learning_rate * factor(epoch) for epoch in range(epochs)]
         for within in (0, pairs - 1):
-            found = np.broadcast_to(rate(first + within), (epochs,))
-            np.testing.assert_allclose(found, expected, rtol=1e-12)
+            actual = np.broadcast_to(rate(first + within), (epochs,))
+            np.testing.assert_allclose(actual, expected, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""The networks and losses of all recipes against the same in PyTorch, made small.
+"""Small versions of the networks and losses of all recipes against PyTorch.
 
 `python -m benchmarks.recipe_parity` compares them at full size.
 """
@@ -12,23 +12,23 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax.state import build_networks  # noqa: E402
+from cyclegan_jax.build import build_networks  # noqa: E402
 from cyclegan_jax.utils import image_io  # noqa: E402
 from tests import parity, torch_recipes  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
-# Networks this small run faster on one thread, much faster where cores are shared.
+# Networks this small run faster on one thread, in particular on shared cores.
 torch.set_num_threads(1)
 
 SIZE = 32
 
-# Compiling is nearly all of these tests' time.
+# Compilation takes nearly all of these tests' time.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.mark.parametrize("name", parity.RECIPES)
 def test_outputs_equal_torchs(name: str) -> None:
-    """Same weights, same images (2 channels in A, 3 in B): images and scores to 1e-5."""
+    """The same weights and images (2 channels in A, 3 in B) give the same outputs to 1e-5."""
     config = parity.small_recipe(name, data__channels_a=2, generator__blocks=2)
     gen = torch_recipes.build_generator(config, 2, 3)
     disc = torch_recipes.build_discriminator(config, 2, SIZE)
@@ -54,10 +54,10 @@ def test_outputs_equal_torchs(name: str) -> None:
     parity.assert_trees_close(ours, theirs, atol=1e-5)
 
 
-# The original's are compared in `test_parity.py`.
+# Those of the original are compared in `test_parity.py`.
 @pytest.mark.parametrize("name", [name for name in parity.RECIPES if name != "horse2zebra"])
 def test_gradients_of_every_loss_equal_torchs(name: str) -> None:
-    """Each term by each network, in float64, to 1e-8 of the largest."""
+    """The gradient of each loss for each network agrees to 1e-8, in float64."""
     with jax.enable_x64(True):
         config = parity.small_recipe(name, precision="float64", batch_size=2)
         trainer = parity.make_trainer(config, SIZE)
@@ -67,13 +67,15 @@ def test_gradients_of_every_loss_equal_torchs(name: str) -> None:
         random = np.random.default_rng(1)
         real = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
         shown = {domain: parity.image_batch(random, SIZE) for domain in ("a", "b")}
-        found = list(parity.loss_gradients(trainer, state, config, real, shown, compiled))
-    for term, network, ours, theirs in found:
+        gradients = list(parity.loss_gradients(trainer, state, config, real, shown, compiled))
+    for term, network, ours, theirs in gradients:
         assert parity.relative_difference(ours, theirs) < 1e-8, (term, network)
-    moved = {(f.term, f.network) for f in found if any(x.any() for x in jax.tree.leaves(f.theirs))}
+    trained = {
+        (g.term, g.network) for g in gradients if any(x.any() for x in jax.tree.leaves(g.theirs))
+    }
     expected = {("adversarial_ab", "gen_ab"), ("adversarial_ba", "gen_ba"), ("a", "disc_a")}
     expected |= {(f"cycle_{d}", f"gen_{g}") for d in ("a", "b") for g in ("ab", "ba")}
     expected |= {("b", "disc_b")}
     if config.loss.identity > 0:
         expected |= {("identity_a", "gen_ba"), ("identity_b", "gen_ab")}
-    assert moved == expected
+    assert trained == expected

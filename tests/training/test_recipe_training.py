@@ -1,4 +1,4 @@
-"""The updates of all recipes against a plain loop in PyTorch, with small networks."""
+"""Updates of all recipes with small networks, against a plain loop in PyTorch."""
 
 import functools
 from typing import Any
@@ -10,18 +10,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from cyclegan_jax.losses import discriminator_loss, generate, generator_loss  # noqa: E402
-from cyclegan_jax.state import build_networks  # noqa: E402
-from cyclegan_jax.step import train_step  # noqa: E402
+from cyclegan_jax.build import build_model  # noqa: E402
+from cyclegan_jax.losses import discriminator_loss, generator_loss  # noqa: E402
+from cyclegan_jax.step import generate, train_step  # noqa: E402
 from cyclegan_jax.utils import image_io  # noqa: E402
 from tests import parity  # noqa: E402
 
-# Networks this small run faster on one thread, much faster where cores are shared.
+# Networks this small run faster on one thread, in particular on shared cores.
 torch.set_num_threads(1)
 
 SIZE = 32
 
-# Compiling is nearly all of these tests' time.
+# Compilation takes nearly all of these tests' time.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -29,7 +29,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "horse2zebra_224": {},
     "celeba": {},
     "firewatch": {"pool_size": 3},
-    # Generators first: discriminators are shown what the last of their updates began from.
+    # Generators first: discriminators are shown the fakes of the generators' last update.
     "firewatch, two scales, identity": {
         "pool_size": 3,
         "loss__real_label": 0.9,
@@ -44,14 +44,17 @@ TRAININGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_follows_torchs(name: str) -> None:
-    """Ten updates in float64 from the same weights, batches and draws: losses to 1e-6 relative."""
+    """With the same weights, batches and draws, ten updates in float64 have the same losses.
+
+    Relative differences are below 1e-6.
+    """
     with jax.enable_x64(True):
         config = parity.small_recipe(name, precision="float64", **TRAININGS[name])
         follow(config, SIZE, [config.optimizer.learning_rate] * 10, compiled)
 
 
 def test_the_originals_training_follows_torchs() -> None:
-    """Twenty updates at 64x64: the pool is full after four, the rate falls from the ninth on."""
+    """Twenty updates at 64x64 agree: the pool is full after four, and the rate decays from the ninth."""
     epochs = {"schedule__constant_epochs": 2, "schedule__decay_epochs": 3}
     # 1 - max(0, epoch - 2) / 4, epochs of four pairs counted from 1.
     factors = [1 - max(0, update // 4 + 1 - 2) / 4 for update in range(20)]
@@ -66,13 +69,13 @@ def test_the_originals_training_follows_torchs() -> None:
 def follow(
     config: Any, size: int, rates: list[float], jit: Any, pairs_per_epoch: int = 1000
 ) -> None:
-    """Trains on both sides and compares every loss of every update, pools and weights.
+    """Train on both sides, and compare every loss of every update, pools and weights.
 
-    PyTorch's learning rate at each update is given; ours follows from the configuration.
+    `rates` are PyTorch's learning rates of each update; ours follow from the configuration.
     """
     trainer = parity.make_trainer(config, size)
     state = parity.make_state(config, size, trainer)
-    step = jit(functools.partial(train_step, config=config, pairs_per_epoch=pairs_per_epoch))
+    step = jit(functools.partial(train_step, model=build_model(config, pairs_per_epoch)))
     random = np.random.default_rng(0)
     exchanged = 0
     for update, rate in enumerate(rates):
@@ -88,7 +91,7 @@ def follow(
             np.testing.assert_allclose(metrics[term], value, rtol=1e-6, err_msg=term)
         for term in ("generators/identity_a", "generators/identity_b"):
             assert with_identity or metrics.get(term, 0.0) == 0.0
-    # Adam has moved every weight by about the learning rate in each.
+    # Adam has changed every weight by about the learning rate in each update.
     parity.assert_trees_close(state.params, parity.flax_params(trainer), atol=1e-7)
     if config.pool_size:
         assert exchanged
@@ -99,7 +102,7 @@ def follow(
 
 @pytest.mark.parametrize("name", ["horse2zebra", *TRAININGS])
 def test_first_losses_in_float32_equal_torchs(name: str) -> None:
-    """To 1e-5 relative; where discriminators move first, generators face the moved ones."""
+    """They agree to 1e-5; generators face the updated discriminators where those are first."""
     config = parity.small_recipe(name)
     trainer = parity.make_trainer(config, SIZE)
     before = parity.flax_params(trainer)
@@ -112,13 +115,17 @@ def test_first_losses_in_float32_equal_torchs(name: str) -> None:
     if config.update_first == "discriminators":
         after = parity.flax_params(trainer)
         faced = before | {name: after[name] for name in ("disc_a", "disc_b")}
-    networks, key = build_networks(config), jax.random.key(0)
+    model, keys = build_model(config, 1000), jax.random.split(jax.random.key(0), 1)
+    modules: Any = {"networks": model.networks, "losses": model.losses}
 
     @compiled
     def losses(before: Any, faced: Any, real: Any) -> Any:
-        fakes = generate(networks, before, real, key)
-        _, (of_generators, _) = generator_loss(networks, faced, real, key, config)
-        return of_generators, discriminator_loss(networks, before, real, fakes, key, config)
+        fake = generate(before, real, keys, model=model)
+        _, (of_generators, _) = generator_loss(
+            faced, faced, {}, jnp.int32(0), real, keys, **modules
+        )
+        _, (of_discriminators, _) = discriminator_loss(before, real, fake, keys, **modules)
+        return of_generators, of_discriminators
 
     real = {domain: jnp.asarray(image_io.to_float(x)) for domain, x in batch.items()}
     ours = dict(zip(("generators", "discriminators"), losses(before, faced, real), strict=True))
