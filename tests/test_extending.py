@@ -1,5 +1,6 @@
 """The examples of docs/extending.md, executed as they stand in the page, as a user's own files."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from cyclegan_jax import config as config_lib
 from cyclegan_jax.build import build_model, build_networks, build_state
 from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.inference.tiling import translate_in_bands
-from cyclegan_jax.inference.translator import Network, translate
+from cyclegan_jax.inference.translator import Network, Translator, translate
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 
@@ -155,6 +156,32 @@ def test_what_an_entry_does_not_support_is_refused_by_name():
     onnx_graph = pytest.importorskip("cyclegan_jax.export.onnx_graph")
     with pytest.raises(UserError, match="PlainGenerator does not support it"):
         onnx_graph.build_model(Network(generator, {}, 3), {})
+
+
+def test_source_metric_and_evaluation(files, tmp_path):
+    """A run on arrays of a user's own, evaluated by a user's own metric."""
+    from cyclegan_jax.training import train
+
+    rng = np.random.default_rng(0)
+    for name in ("train_a", "train_b", "test_a", "test_b"):
+        shape = (3, SIZE, SIZE, 3)
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, shape, np.uint8))
+    config = changed(
+        data__source="arrays:arrays",
+        data__dir=str(tmp_path),
+        evaluation__metrics="colour:colour_shift,cycle",
+        evaluation__best="colour_shift",
+        evaluate_every_steps=2,
+        num_steps=2,
+    )
+    workdir = tmp_path / "run"
+    assert int(train(config, workdir).step) == 2
+    results = json.loads((workdir / "evaluation" / "2.json").read_text())
+    assert results["a_to_b/colour_shift"] > 0
+    # The metric by hand: the mean colours of the saved translations and of the test images.
+    translated = Translator.load(workdir)(np.load(tmp_path / "test_a.npy"))
+    expected = np.abs(translated.mean((0, 1, 2)) - np.load(tmp_path / "test_b.npy").mean((0, 1, 2)))
+    np.testing.assert_allclose(results["a_to_b/colour_shift"], expected.mean(), rtol=1e-6)
 
 
 def test_names_that_cannot_be_imported():
