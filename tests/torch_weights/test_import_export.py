@@ -15,16 +15,16 @@ from benchmarks import torch_networks  # noqa: E402
 from configs import default  # noqa: E402
 from cyclegan_jax import config as config_lib  # noqa: E402
 from cyclegan_jax.checkpoint import Checkpoints  # noqa: E402
-from cyclegan_jax.state import build_state  # noqa: E402
-from cyclegan_jax.torch_weights.program import check_expressible, main  # noqa: E402
+from cyclegan_jax.build import build_state  # noqa: E402
+from cyclegan_jax.torch_weights.program import check_supported, main  # noqa: E402
 from cyclegan_jax.training import train  # noqa: E402
 from cyclegan_jax.utils.errors import UserError  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.parity import change  # noqa: E402
-from tests.torch_originals import assert_same, changed, network, save  # noqa: E402
+from tests.torch_weights.originals import assert_same, changed, network, save  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # The original's D_A judges images of B.
 FILES = {"gen_ab": "G_A", "gen_ba": "G_B", "disc_a": "D_B", "disc_b": "D_A"}
 
@@ -225,10 +225,10 @@ def test_folders_in_the_way(tmp_path, imported):
 def test_networks_that_the_original_has_not(field, value):
     """The field is named with what the original has."""
     config = default.get_config()
-    check_expressible(config)
+    check_supported(config)
     name = field.replace("__", ".")
     with pytest.raises(UserError, match=f"config.{name} is {value!r}; the PyTorch original has"):
-        check_expressible(change(config, **{field: value}))
+        check_supported(change(config, **{field: value}))
 
 
 def test_command_line(tmp_path):
