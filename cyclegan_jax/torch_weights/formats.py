@@ -230,7 +230,9 @@ def _unet_layers(names: Collection[str], dropout: bool) -> dict[str, str]:
 
 
 def _patch_places(tensors: Tensors) -> list[int]:
-    return [int(m[1]) for m in map(re.compile(r"model\.([0-9]{1,3})\.weight").fullmatch, tensors) if m]
+    return [
+        int(m[1]) for m in map(re.compile(r"model\.([0-9]{1,3})\.weight").fullmatch, tensors) if m
+    ]
 
 
 def _patch_matches(tensors: Tensors) -> bool:

@@ -27,6 +27,7 @@ from cyclegan_jax.state import TrainState
 from cyclegan_jax.torch_weights.files import read_tensors
 from cyclegan_jax.torch_weights.formats import find_format, format_of, trainable
 from cyclegan_jax.utils import command
+from cyclegan_jax.utils.atomic import atomic_path, write_text
 from cyclegan_jax.utils.errors import UserError
 
 # The original's G_A maps A to B, and its D_A judges images of domain B.
@@ -100,15 +101,7 @@ def import_networks(
 
     # It runs once: to optimise it would take longer, and gives the same numbers.
     state = jax.jit(create, compiler_options={"xla_backend_optimization_level": 1})()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {workdir}: cannot be created: {error.strerror}") from error
-    checkpoints = Checkpoints(workdir)
-    checkpoints.save(state.with_params(state.params | imported), config)
-    checkpoints.wait()
-    checkpoints.close()
-    (workdir / "config.json").write_text(config_lib.to_json(config) + "\n")
+    _save(workdir, state.with_params(state.params | imported), config)
     return config
 
 
@@ -145,7 +138,8 @@ def export_networks(workdir: Path, output: Path, checkpoint: str | int = "latest
                 raise UserError(f"{path}: exists already; choose another --output")
         for name, path in paths.items():
             state = OrderedDict((key, torch.from_numpy(x)) for key, x in tensors[name].items())
-            with path.open("xb") as file:
+            # From a path PyTorch would store the temporary file's name in the file.
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
                 torch.save(state, file)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -210,7 +204,7 @@ def _check_new(workdir: Path) -> None:
     try:
         in_use = workdir.exists() and any(workdir.iterdir())
     except OSError as error:
-        raise UserError(f"--workdir {workdir}: cannot be created: {error.strerror}") from error
+        raise UserError(f"--workdir {workdir}: cannot be read: {error.strerror}") from error
     if in_use:
         raise UserError(f"--workdir {workdir}: expected a new or empty folder")
 
@@ -220,6 +214,20 @@ def _image_size(config: ConfigDict) -> tuple[int, int]:
     if data.Transform.from_config(config.data, "a").crops:
         return config.data.crop_size, config.data.crop_size
     return data.image_size(config.data, *data.load_sources(config.data, "train"))
+
+
+def _save(workdir: Path, state: TrainState, config: ConfigDict) -> None:
+    """Create a work directory with one checkpoint."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        checkpoints = Checkpoints(workdir)
+        checkpoints.save(state, config)
+        checkpoints.wait()
+        checkpoints.close()
+        write_text(workdir / "config.json", config_lib.to_json(config) + "\n")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--workdir {workdir}: cannot be written: {reason}") from error
 
 
 def _restore(workdir: Path, checkpoint: str | int) -> tuple[ConfigDict, dict[str, Any]]:

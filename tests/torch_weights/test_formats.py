@@ -1,4 +1,4 @@
-"""The original's state dicts map to our parameters; `benchmarks/torch_networks.py` is the oracle."""
+"""State dicts of the original map to our parameters and back; its networks are the oracle."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ from cyclegan_jax.torch_weights.formats import (  # noqa: E402
 from cyclegan_jax.utils import image_io  # noqa: E402
 from cyclegan_jax.utils.errors import UserError  # noqa: E402
 from tests.parity import change, image_batch, to_torch  # noqa: E402
-from tests.torch_weights.originals import assert_same, changed, network, save  # noqa: E402
 from tests.torch_params import to_flax  # noqa: E402
+from tests.torch_weights.originals import assert_same, changed, network, save  # noqa: E402
 
 NORMS = ("instance", "batch", "none")
 GENERATORS: list[dict[str, Any]] = [

@@ -34,7 +34,9 @@ CONTAINERS = pytest.mark.parametrize("container", [stream_file, zip_file], ids=[
 
 ORDERED_DICT = b"ccollections\nOrderedDict\n"
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
-STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+STORAGE = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
 
 
 class Command:
@@ -100,7 +102,7 @@ def test_functions_are_refused_in_stored_files(tmp_path, path):
 
 
 def test_other_opcodes_are_refused(tmp_path):
-    """Opcodes that tensors do not need are refused: those that call, copy or parse anything else."""
+    """Opcodes that tensors do not need are refused: those that call or copy anything else."""
     refused = [
         *("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER"),
         *("POP", "POP_MARK", "DUP", "INT", "LONG", "LONG4", "FLOAT", "STRING", "UNICODE", "GET"),
@@ -152,7 +154,8 @@ BOMBS = {
     "copies of arguments": b"((" + b"N" * 10_000 + b"tq\x00" + (REBUILD + b"h\x00R") * 1000 + b"t",
     "a long shape": b"]((" + b"K\x00" * 10_000 + b"tq\x00" + STORAGE + b"q\x01"
     + (REBUILD + b"(h\x01K\x00h\x00h\x00NNtR") * 1000 + b"e",
-    "a long storage": b"(X\x07\x00\x00\x00storage" + b"N" * 10_000 + b"tq\x00(" + b"h\x00Q" * 10_000,
+    "a long storage": b"(X\x07\x00\x00\x00storage" + b"N" * 10_000 + b"tq\x00("
+    + b"h\x00Q" * 10_000,
     "a memo with gaps": b"]r\xff\xff\xff\xff",
     "memo indices that collide": b"]"
     + b"".join(b"r" + (i << 16).to_bytes(4, "little") for i in range(10_000)),
@@ -304,7 +307,7 @@ def test_tensors_that_share_one_storage(tmp_path, count, accepted):
 
 
 def test_zip_files_without_their_parts(tmp_path):
-    """A storage left out or truncated, a compressed archive and an unknown byte order are refused."""
+    """Missing and truncated members and an unknown byte order are refused."""
     for change in (
         lambda name, x: None if name.endswith("/data/3") else x,
         lambda name, x: x[:-4] if name.endswith("/data/3") else x,
