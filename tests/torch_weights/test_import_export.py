@@ -60,7 +60,7 @@ def files(tmp_path) -> dict[str, Path]:
 
 
 def test_files_that_do_not_fit_a_configuration(tmp_path, files):
-    """Another variant and tensors that are missing or of another shape are named; nothing is left."""
+    """Another variant, and tensors that are missing or of another shape, are named."""
     workdir = tmp_path / "run"
     first = ("import", "--workdir", workdir, "--config", "configs/horse2zebra.py", "--gen_ab")
     message = refusal(*first, files["unet"])
@@ -151,7 +151,7 @@ def test_a_generator_and_a_discriminator_alone(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory) -> tuple[Path, dict[str, torch.nn.Module]]:
-    """Return a work directory of `tests/tiny.py` with four imported networks, and those networks."""
+    """Return a work directory of `tests/tiny.py` with imported networks, and those networks."""
     folder = tmp_path_factory.mktemp("imported")
     config = tiny.get_config()
     networks, flags = {}, []
@@ -176,7 +176,7 @@ def exported(workdir: Path, output: Path, *flags: str) -> dict[str, torch.nn.Mod
 
 
 def test_training_resumes_from_imported_networks(tmp_path, imported):
-    """Training starts from the imported networks; exports of both checkpoints equal their states."""
+    """Training starts from imported networks; exports of both checkpoints equal their states."""
     workdir, originals = imported
     config = tiny.get_config()
     config.num_steps = 2
