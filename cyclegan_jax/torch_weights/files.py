@@ -134,7 +134,9 @@ def _read_stream(content: bytes) -> tuple[Any, Buffers]:
     if magic != _MAGIC or protocol != _PROTOCOL or not isinstance(system, dict):
         raise DamagedError(f"expected protocol {_PROTOCOL}")
     if system.get("little_endian") is not True:
-        raise UserError("expected a file of a little-endian machine; save it again on one")
+        raise UserError(
+            "expected a little-endian file, got one of a big-endian machine; save it again"
+        )
     storages: dict[str, Storage] = {}
     value = unpickle(stream, storages)
     keys = unpickle(stream)

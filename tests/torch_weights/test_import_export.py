@@ -214,7 +214,7 @@ def test_folders_that_are_in_use(tmp_path, imported):
     assert "Not a directory" in refusal("import", "--workdir", path, "--gen_ab", path)
     assert "got no checkpoints" in refusal("export", "--workdir", tmp_path, "--output", tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    assert "config.json: not a readable configuration" in refusal(
+    assert "config.json: cannot be read as a configuration" in refusal(
         "export", "--workdir", tmp_path, "--output", tmp_path
     )
     command = ("export", "--workdir", imported[0], "--output", path)
