@@ -37,7 +37,7 @@ SLOW = (
     "test_devices.py",
     "test_work_directories.py",
     "test_mistakes.py",
-    "test_torch_weights.py",
+    "test_import_export.py",
     "test_step.py",
     "test_processes.py",
     "test_benchmark_step.py",

@@ -1,1 +1,1 @@
-"""Weights of the PyTorch original in and out: `python -m cyclegan_jax.torch_weights`."""
+"""Import and export of PyTorch weights: `python -m cyclegan_jax.torch_weights`."""

@@ -1,19 +1,30 @@
-"""Runs the pickles in files of PyTorch, and trusts nothing in them.
+"""Restricted unpickling of PyTorch files.
 
-A pickle is a program that may call any function. Here it is followed by an interpreter of its own
-that knows plain containers and tensors, and nothing else.
+A pickle is a program that may call any function. `unpickle` runs it with Python's own unpickler, of
+which only the opcodes of plain containers and three functions that build tensors are left. Hostile
+files get no code run, and time and memory that are linear in at most `MAX_BYTES`:
+
+* An opcode reads its argument from the file and pushes at most one object. None multiplies:
+  containers hold references to objects of the stack, and an object leaves the stack when a
+  container takes it in. `LONG4`, whose products would take long, and opcodes that call or set
+  anything else are left out.
+* Only strings are hashed, besides consecutive memo indices: tuples that hold the same tuple twice
+  take exponential time to hash, and integers can be chosen to collide.
+* Functions take a fixed number of arguments and look at a bounded number of items. A list of
+  `OrderedDict` items is emptied as it is read, so that no second call can copy it.
 """
 
 import io
-import pickletools
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import pickle
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from cyclegan_jax.utils.errors import UserError
+
+MAX_BYTES = 2 << 20  # of a pickle; a tensor takes about 200, an opcode at most 100 of memory
+_MAX_RANK = 16
 
 _STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -28,19 +39,24 @@ _STORAGES = {
     "BoolStorage": np.dtype(np.bool_),
 }
 
+_PythonUnpickler: Any = pickle._Unpickler
+_OPCODES = [
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
+    *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.MARK, pickle.TUPLE, pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BINPERSID),
+]
 
-class DamagedError(Exception):
-    """What a file says does not hold together."""
 
-
-class _Global(NamedTuple):
-    """Something that a pickle refers to by name."""
-
-    name: str
+class DamagedError(UserError):
+    """A file contradicts itself or its format."""
 
 
 class Storage(NamedTuple):
-    """A row of numbers beside the pickle: `numel` of them, of which a view begins at `start`."""
+    """A buffer beside the pickle: `numel` numbers, of which a view begins at `start`."""
 
     key: str
     dtype: np.dtype
@@ -57,164 +73,136 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def _dictionary(items: Iterable[Any] = ()) -> dict[Any, Any]:
-    """From (key, value); Python 2 wrote an OrderedDict as a call with a list of such."""
-    made = {}
-    for key, value in items:
-        if not isinstance(key, str | int | float | None):
-            raise DamagedError("a dictionary's keys are neither words nor numbers")
-        made[key] = value
-    return made
+class _Dict(dict):
+    """Dictionary that leaves out items whose keys are not strings, as those of optimisers."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, str):
+            super().__setitem__(key, value)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-    """What `_rebuild_tensor` and `_rebuild_tensor_v2` are called with."""
-    well_typed = (
-        isinstance(storage, Storage) and type(shape) is tuple and type(strides) is tuple
-    ) and all(type(n) is int and n >= 0 for n in (offset, *shape, *strides))
-    if not well_typed or len(shape) != len(strides):
-        raise DamagedError("a tensor's shape was expected")
+class _Memo(dict):
+    """Memo with consecutive indices; those of Python 2 begin at 1."""
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        if index > len(self) + 1:
+            raise DamagedError("its memo has gaps")
+        super().__setitem__(index, value)
+
+
+def _ordered_dict(items=None):
+    """Build the dictionary that Python 3 fills afterwards and Python 2 calls with its items."""
+    result = _Dict()
+    if items is not None:
+        if type(items) is not list:
+            raise DamagedError("expected the items of a dictionary")
+        for key, value in items:
+            result[key] = value
+        items.clear()
+    return result
+
+
+def _rebuild_tensor(storage, offset, shape, strides, grad=None, hooks=None, metadata=None):
+    if not isinstance(storage, Storage) or type(shape) is not tuple or type(strides) is not tuple:
+        raise DamagedError("expected a tensor")
+    if len(shape) != len(strides) or len(shape) > _MAX_RANK:
+        raise DamagedError(f"expected a tensor of at most {_MAX_RANK} dimensions")
+    if not _are_counts(offset, *shape, *strides):
+        raise DamagedError("expected the shape, strides and offset of a tensor")
     return Tensor(storage, offset, shape, strides)
 
 
-def _parameter(tensor: Any, *_: Any) -> Any:
+def _rebuild_parameter(tensor, grad=None, hooks=None):
     return tensor
 
 
-_BUILDERS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _dictionary,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+def _are_counts(*numbers: Any) -> bool:
+    return all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+
+
+_GLOBALS: dict[str, Any] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+    **{f"torch.cuda.{name}": dtype for name, dtype in _STORAGES.items()},
 }
 
 
-def _global(module: Any, name: Any, path: Path) -> _Global:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise DamagedError("the name of a function was expected")
-    if module in ("torch", "torch.cuda") and name in _STORAGES:
-        return _Global(name)
-    if f"{module}.{name}" in _BUILDERS:
-        return _Global(f"{module}.{name}")
-    raise UserError(
-        f"{path}: refers to {one_line(f'{module}.{name}')}, and only tensors and plain containers "
-        "are read; save the state_dict() of the network alone"
-    )
+class _Unpickler(_PythonUnpickler):
+    """Python's unpickler with few opcodes; that in C offers no way to leave out any."""
 
-
-def _storage(reference: Any) -> Storage:
-    """The row of numbers that ("storage", type, key, device, length, view?) stands for."""
-    kind, dtype, key, _, numel, *rest = reference
-    start = rest[0][1] if rest and rest[0] is not None else 0
-    counts = all(type(n) is int and n >= 0 for n in (numel, start))
-    if kind != "storage" or not isinstance(key, str) or not counts:
-        raise DamagedError("a storage was expected")
-    return Storage(key, _STORAGES[dtype.name], numel, start)
-
-
-def unpickle(stream: io.BytesIO, path: Path, storages: dict[str, Storage] | None = None) -> Any:
-    """Runs one pickle up to its end.
-
-    Args:
-        stream: where it begins; left behind its end.
-        path: the file, for messages.
-        storages: gets all storages it refers to, by key.
-
-    Raises:
-        UserError: for a function or class other than those of tensors and plain containers.
-        DamagedError: for anything that such a pickle does not do.
-    """
-    machine = _Machine(path, {} if storages is None else storages)
-    try:
-        for opcode, argument, _ in pickletools.genops(stream):
-            machine.run(opcode.name, argument)
-        return machine.stack.pop()
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise DamagedError("its pickle cannot be followed") from error
-
-
-class _Machine:
-    """The stack machine that a pickle is a program for, without its dangerous instructions."""
-
-    def __init__(self, path: Path, storages: dict[str, Storage]) -> None:
-        self.stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
-        self._path = path
+    def __init__(self, stream: io.BytesIO, storages: dict[str, Storage]) -> None:
+        super().__init__(stream, encoding="latin1")
+        self.memo = _Memo()
         self._storages = storages
 
-    def run(self, name: str, argument: Any) -> None:
-        """One instruction, as `pickletools` names it."""
-        push, pop = self.stack.append, self.stack.pop
-        match name:
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "BINFLOAT":
-                push(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING":
-                push(argument)
-            case "NONE":
-                push(None)
-            case "NEWTRUE" | "NEWFALSE":
-                push(name == "NEWTRUE")
-            case "MARK":
-                self._marks.append(len(self.stack))
-            case "EMPTY_TUPLE":
-                push(())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                push(tuple(self._take(int(name[-1]))))
-            case "TUPLE":
-                push(tuple(self._take()))
-            case "EMPTY_LIST":
-                push([])
-            case "APPEND" | "APPENDS":
-                items = self._take(1 if name == "APPEND" else None)
-                self._top(list).extend(items)
-            case "EMPTY_DICT":
-                push({})
-            case "SETITEM" | "SETITEMS":
-                items = self._take(2 if name == "SETITEM" else None)
-                pairs = zip(items[::2], items[1::2], strict=True)
-                self._top(dict).update(_dictionary(pairs))
-            case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                self._memo[len(self._memo) if argument is None else argument] = self.stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                push(self._memo[argument])
-            case "GLOBAL" | "STACK_GLOBAL":
-                module, called = argument.split(" ", 1) if name == "GLOBAL" else self._take(2)
-                push(_global(module, called, self._path))
-            case "BINPERSID":
-                storage = _storage(pop())
-                first = self._storages.setdefault(storage.key, storage)
-                if (first.dtype, first.numel) != (storage.dtype, storage.numel):
-                    raise DamagedError("two tensors disagree on their storage")
-                push(storage)
-            case "REDUCE":
-                function, arguments = self._take(2)
-                push(_BUILDERS[function.name](*arguments))
-            case "BUILD":
-                # The `_metadata` of a state dict: versions of its modules, of no use here.
-                pop()
-                self._top(dict)
-            case _:
-                raise DamagedError(f"its pickle uses {name}")
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the entry of `_GLOBALS`; nothing is imported."""
+        try:
+            return _GLOBALS[f"{module}.{name}"]
+        except KeyError:
+            raise UserError(
+                f"refers to {one_line(f'{module}.{name}')}, and only tensors and plain containers "
+                "are read; save the state_dict() of the network alone"
+            ) from None
 
-    def _take(self, count: int | None = None) -> list[Any]:
-        """The last things on the stack, so many or from the last mark on, taken off it."""
-        start = self._marks.pop() if count is None else len(self.stack) - count
-        if not 0 <= start <= len(self.stack):
-            raise DamagedError("its pickle cannot be followed")
-        taken = self.stack[start:]
-        del self.stack[start:]
-        return taken
+    def persistent_load(self, pid: Any) -> Storage:
+        """Return the storage of ("storage", type, key, device, numel[, view])."""
+        if type(pid) is not tuple or not 5 <= len(pid) <= 6 or pid[0] != "storage":
+            raise DamagedError("expected a storage")
+        _, dtype, key, _, numel, view = (*pid, None)[:6]
+        start = 0 if view is None else view[1]
+        if type(key) is not str or not isinstance(dtype, np.dtype) or not _are_counts(numel, start):
+            raise DamagedError("expected a storage")
+        first = self._storages.setdefault(key, Storage(key, dtype, numel, start))
+        if (first.dtype, first.numel) != (dtype, numel):
+            raise DamagedError("two tensors disagree on their storage")
+        return Storage(key, dtype, numel, start)
 
-    def _top(self, kind: type) -> Any:
-        if type(self.stack[-1]) is not kind:
-            raise DamagedError("its pickle cannot be followed")
-        return self.stack[-1]
+    def load_empty_dict(self) -> None:
+        self.append(_Dict())
+
+    def load_build(self) -> None:
+        # The state of an object; that of a state dict holds versions of its modules.
+        self.stack.pop()
+
+    dispatch = {
+        **{code[0]: _PythonUnpickler.dispatch[code[0]] for code in _OPCODES},
+        pickle.EMPTY_DICT[0]: load_empty_dict,
+        pickle.BUILD[0]: load_build,
+    }
+
+
+def unpickle(stream: io.BytesIO, storages: dict[str, Storage] | None = None) -> Any:
+    """Load one pickle.
+
+    Args:
+        stream: At most `MAX_BYTES`, positioned at the pickle's start, and afterwards at its end.
+        storages: Receives every storage that the pickle refers to, by key.
+
+    Returns:
+        Strings, numbers, tuples, lists, dictionaries with strings as keys, and `Tensor`s.
+
+    Raises:
+        UserError: The pickle refers to another function or class.
+        DamagedError: The pickle is damaged, or does what those of tensors do not do.
+    """
+    try:
+        return _Unpickler(stream, {} if storages is None else storages).load()
+    except UserError:
+        raise
+    except Exception as error:  # damaged pickles may raise anything, says Python's manual
+        reason = "its pickle cannot be read"
+        if stream.tell() == MAX_BYTES:
+            reason = f"expected a pickle below {MAX_BYTES >> 20} MiB; save a state_dict() alone"
+        raise DamagedError(reason) from error
 
 
 def one_line(text: str) -> str:
-    """Text from a file, fit for a message."""
-    text = " ".join(text.split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    """Return text from a file in a form that is fit for a message."""
+    text = "".join(c if c.isprintable() else " " for c in text[:200])
+    return " ".join(text.split())

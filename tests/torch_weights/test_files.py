@@ -1,4 +1,4 @@
-"""Files of PyTorch read without it; its own writer, where it is installed, is the oracle."""
+"""PyTorch files are read without PyTorch; its writer, where it is installed, is the oracle."""
 
 import subprocess
 import sys
@@ -12,28 +12,23 @@ import pytest
 from configs import default
 from cyclegan_jax.build import build_networks
 from cyclegan_jax.torch_weights.files import read_tensors
-from cyclegan_jax.torch_weights.names import (
-    detect_discriminator,
-    detect_generator,
-    params_from_torch,
-    torch_from_params,
-)
-from tests.torch_written import (
+from cyclegan_jax.torch_weights.formats import find_format, trainable
+from tests.torch_weights.torch_files import (
     DATA,
     FORMATS,
     STORED,
     python2_file,
     refusal,
-    repacked,
+    repack,
     save,
-    written,
+    write,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_needs_neither_torch_nor_tensorflow(tmp_path):
-    """The command's module imports, and both formats are read, with PyTorch and others blocked."""
+    """With PyTorch and others blocked, both formats are read, and export names what it lacks."""
     program = f"""
 import sys
 for name in ("torch", "tensorflow", "tensorflow_datasets", "clu", "grain", "tensorboard"):
@@ -54,32 +49,31 @@ torch_weights.main(["export", "--workdir", "w", "--output", {str(tmp_path / "out
 
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_stored_networks_compute_what_pytorch_computed(name):
-    """Without PyTorch: both files, in both formats, to the outputs stored beside them to 1e-5."""
+    """Without PyTorch: a file in each format gives the outputs stored beside it to 1e-5."""
     path = next(p for p in STORED if p.name.startswith(name))
-    tensors, stored = read_tensors(path), np.load(DATA / "torch_outputs.npz")
-    detect = detect_generator if name == "generator" else detect_discriminator
+    tensors, stored = trainable(read_tensors(path)), np.load(DATA / "torch_outputs.npz")
+    entry = find_format(name, tensors)
     config = default.get_config()
-    config.update_from_flattened_dict(
-        {field: value for field, value in detect(tensors).items() if "channels" not in field}
-    )
+    fields = entry.detect(tensors)
+    config.update_from_flattened_dict({k: v for k, v in fields.items() if "channels" not in k})
     networks = build_networks(config)
     module = networks.gen_ab if name == "generator" else networks.disc_a
     like = jax.eval_shape(module.init, jax.random.key(0), stored["images"])["params"]
-    params = params_from_torch(tensors, like)
+    params = entry.to_params(tensors, like)
     apply = jax.jit(module.apply, compiler_options={"xla_backend_optimization_level": 0})
-    found = apply({"params": params}, stored["images"])
+    outputs = apply({"params": params}, stored["images"])
     assert stored[name].std() > 0.1
-    np.testing.assert_allclose(found, stored[name], atol=1e-5)
-    for key, array in torch_from_params(params).items():
-        if "running_" not in key and "num_batches" not in key:
-            np.testing.assert_array_equal(array, tensors[key], err_msg=key)
-    assert set(torch_from_params(params)) == set(tensors)
+    np.testing.assert_allclose(outputs, stored[name], atol=1e-5)
+    exported = entry.from_params(params)
+    assert set(exported) == set(read_tensors(path))
+    for key, array in tensors.items():
+        np.testing.assert_array_equal(exported[key], array, err_msg=key)
 
 
 @FORMATS
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_tensors_are_torchs(tmp_path, zipped, protocol):
-    """All types, transposed and sliced views of one storage, parameters, none and one number."""
+def test_tensors_equal_those_of_pytorch(tmp_path, zipped, protocol):
+    """All types, views of one storage, parameters, and tensors without or with one number."""
     torch = pytest.importorskip("torch")
     base = torch.arange(24.0).reshape(4, 6) - 7.5
     tensors = {
@@ -90,7 +84,7 @@ def test_tensors_are_torchs(tmp_path, zipped, protocol):
         "empty": torch.zeros(0, 3),
         "number": torch.tensor(7),
         "half": base.half(),
-        "brain": base.bfloat16()[2:],
+        "bfloat16": base.bfloat16()[2:],
         "double": base.double(),
         "bool": base > 0,
         **{
@@ -99,41 +93,42 @@ def test_tensors_are_torchs(tmp_path, zipped, protocol):
         },
     }
     path = save(tmp_path / "x.pth", OrderedDict(tensors), zipped, pickle_protocol=protocol)
-    found = read_tensors(path)
-    assert list(found) == list(tensors)
+    arrays = read_tensors(path)
+    assert list(arrays) == list(tensors)
     for name, tensor in tensors.items():
-        assert str(found[name].dtype) == str(tensor.dtype).removeprefix("torch."), name
-        np.testing.assert_array_equal(found[name].astype(float), tensor.detach().double().numpy())
-        assert not found[name].flags.writeable
+        assert str(arrays[name].dtype) == str(tensor.dtype).removeprefix("torch."), name
+        np.testing.assert_array_equal(arrays[name].astype(float), tensor.detach().double().numpy())
+        assert not arrays[name].flags.writeable
 
 
 @FORMATS
 def test_state_dict_inside_a_dictionary(tmp_path, zipped):
-    """The only one is found among other plain values; of several none is guessed."""
+    """The only state dict is found beside other plain values; several are refused."""
     torch = pytest.importorskip("torch")
     network = torch.nn.BatchNorm2d(3).state_dict()
-    others = {"epoch": 3, "losses": [1.5, None, (True, -1, 2**40)], "optimizer": {"lr": 1e-4}}
+    others = {"epoch": 3, "losses": [1.5, None, (True, -1, 2**40)], "optimizer": {0: {2**47: 1e-4}}}
+    others["average"] = torch.ones(3)
     path = save(tmp_path / "x.pth", others | {"state_dict": network}, zipped)
     assert list(read_tensors(path)) == list(network)
     path = save(tmp_path / "y.pth", {"netG": network, "netD": network}, zipped)
-    assert "several state dicts (netG, netD)" in refusal(path)
-    for value in (others, [torch.ones(3)], torch.ones(3)):
-        assert "holds no state dict" in refusal(save(tmp_path / "z.pth", value, zipped))
+    assert "got several (netG, netD)" in refusal(path)
+    for value in ({"epoch": 3}, [torch.ones(3)], torch.ones(3)):
+        assert "expected a state dict" in refusal(save(tmp_path / "z.pth", value, zipped))
 
 
 def test_files_of_python_2(tmp_path):
-    """Of the age of the released models; also with a view of a storage."""
-    found = read_tensors(written(tmp_path / "x.pth", python2_file()))
-    np.testing.assert_array_equal(found["w"], np.float32([1.5, 2.5, 3.5]))
+    """Files as old as the released models are read, also with a view of a storage."""
+    arrays = read_tensors(write(tmp_path / "x.pth", python2_file()))
+    np.testing.assert_array_equal(arrays["w"], np.float32([1.5, 2.5, 3.5]))
     view = b"(U\x018K\x02K\x02t"  # key, offset 2, length 2
     content = python2_file(view=view, offset=1, shape=(1,))
     np.testing.assert_array_equal(
-        read_tensors(written(tmp_path / "x.pth", content))["w"], np.float32([3.5])
+        read_tensors(write(tmp_path / "x.pth", content))["w"], np.float32([3.5])
     )
 
 
 def test_other_byte_orders(tmp_path):
-    """A zip file says its order and is read by it; a big-endian machine's stream is refused."""
+    """A zip file names its byte order and is read in it; a big-endian legacy file is refused."""
     expected = read_tensors(STORED[0])
 
     def swapped(name: str, content: bytes) -> bytes:
@@ -141,7 +136,7 @@ def test_other_byte_orders(tmp_path):
             return np.frombuffer(content, "<f4").astype(">f4").tobytes()
         return b"big" if name.endswith("byteorder") else content
 
-    found = read_tensors(written(tmp_path / "x.pth", repacked(STORED[0], swapped)))
+    arrays = read_tensors(write(tmp_path / "x.pth", repack(STORED[0], swapped)))
     for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array)
-    assert "big-endian" in refusal(written(tmp_path / "x.pth", python2_file(little=b"\x89")))
+        np.testing.assert_array_equal(arrays[name], array)
+    assert "big-endian" in refusal(write(tmp_path / "x.pth", python2_file(little=b"\x89")))
