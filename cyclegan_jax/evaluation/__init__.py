@@ -1,1 +1,1 @@
-"""How good translations are, as numbers."""
+"""Metrics of translations, computed from the images as they are saved."""

@@ -1,195 +1,227 @@
-"""Test sets and what a model makes of them: the images that figures are computed from."""
+"""Test sets and their translations, from which metrics are computed."""
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
 from cyclegan_jax import data
-from cyclegan_jax.data.folder import search
+from cyclegan_jax.data.folder import SUFFIXES, search
 from cyclegan_jax.inference.batching import ahead, batches
 from cyclegan_jax.inference.prepare import Prepared, finish
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import make_folder, read_image, write_image
 
-REAL = ("real_a", "real_b")
-# {kind of made images: (what they are made from, the network that makes them)}
-MADE = {
-    "fake_b": ("real_a", "gen_ab"),
-    "fake_a": ("real_b", "gen_ba"),
-    "cycled_a": ("fake_b", "gen_ba"),
-    "cycled_b": ("fake_a", "gen_ab"),
-    "identity_a": ("real_a", "gen_ba"),
-    "identity_b": ("real_b", "gen_ab"),
+# {kind of translations: kind of the images that they are translations of}
+TRANSLATIONS = {
+    "fake_b": "real_a",
+    "fake_a": "real_b",
+    "cycled_a": "fake_b",
+    "cycled_b": "fake_a",
+    "identity_a": "real_a",
+    "identity_b": "real_b",
 }
-_PIXELS, _IMAGES = 2**18, 16  # that a device computes at a time; of larger images, one
+# A device computes at most `_IMAGES` images and `_PIXELS` pixels at a time, but at least one image.
+_PIXELS, _IMAGES = 2**18, 16
 
 
-class Images(NamedTuple):
-    """Images [H, W, C] of uint8 or uint16 in a list, and what each is called.
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images in memory; sets are compared by identity.
 
-    Names are those of files without folders and suffix, numbered where two would be alike.
+    Attributes:
+        images: Arrays [H, W, C] of uint8 or uint16.
+        names: Path of each image in its folder without suffix. It is shared by an image, its
+            translations, their files, and the test image of the other domain that it is paired
+            with.
+        sources: Name of each image in messages; for translations that of the original.
     """
 
     images: Sequence[np.ndarray]
     names: Sequence[str]
+    sources: Sequence[str]
+
+    def with_images(self, images: Sequence[np.ndarray]) -> "ImageSet":
+        """Return translations of these images, which keep the names."""
+        return ImageSet(images, self.names, self.sources)
+
+    def index(self, context: str, names: Sequence[str] | None = None) -> dict[str, int]:
+        """Return {name: position}.
+
+        Args:
+            context: Beginning of the error message.
+            names: Names to use instead of the set's.
+
+        Raises:
+            UserError: Two images have the same name.
+        """
+        positions: dict[str, int] = {}
+        for i, name in enumerate(names or self.names):
+            if (first := positions.setdefault(name, i)) != i:
+                raise UserError(
+                    f"{context}: expected different names of test images, got "
+                    f"{self.sources[first]} and {self.sources[i]}, which are both called {name}"
+                )
+        return positions
 
 
-Sets = dict[str, Images]
+# {kind: images}, the kinds being real_a, real_b and those of TRANSLATIONS.
+ImageSets = dict[str, ImageSet]
 
 
-def real_sets(config: Any, tests: tuple[data.Source | None, data.Source | None]) -> Sets:
-    """{real_a, real_b}: the test images as the networks are given them.
+def real_set(source: data.Source, images: Iterator[tuple[str, np.ndarray]]) -> ImageSet:
+    """Load one domain's test images.
 
     Args:
-        config: the configuration of the run.
-        tests: Test sources of A and B.
+        source: Source of the images. It may have a method `relative_name(index)` that returns the
+            path of an image in its folder.
+        images: Names in `source` and transformed images; unreadable ones may be missing.
 
     Raises:
-        UserError: a domain has no test images, or one cannot be read.
+        UserError: An image is unreadable, or all are missing.
     """
-    sets = {}
-    for domain, source in zip(("a", "b"), tests, strict=True):
-        if source is None:
-            raise UserError(
-                f"domain {domain.upper()} has no test images to compute figures from"
-                + _where_to_give_them(config.data, domain)
-            )
-        transform = data.build_transform(config.data, domain)
-        skip = config.data.skip_unreadable
-        named = list(data.transformed_images(source, transform, skip_unreadable=skip))
-        if not named:
-            raise UserError(f"domain {domain.upper()}: no test image that can be read")
-        sets[f"real_{domain}"] = Images(
-            [image for _, image in named], _short([name for name, _ in named])
-        )
-    return sets
+    relative = getattr(source, "relative_name", lambda i: PurePath(source.name(i)).name)
+    names = {source.name(i): _plain(relative(i)) for i in range(len(source))}
+    loaded = list(images)
+    if not loaded:
+        raise UserError(f"image {source.name(0)} and all others of its test set are unreadable")
+    sources = [name for name, _ in loaded]
+    return ImageSet([image for _, image in loaded], [names[name] for name in sources], sources)
 
 
-def _where_to_give_them(settings: Any, domain: str) -> str:
-    if settings.source != "folder":
-        return f"; data.source={settings.source} has none"
-    if settings.direction == "b_to_a":  # the folders keep their letters
-        domain = "b" if domain == "a" else "a"
-    return f"; give data.test_{domain}, or test{domain.upper()} beside train{domain.upper()}"
+def _plain(path: str | PurePath) -> str:
+    """Return a relative path without the suffix of an image and with safe characters only."""
+    path = PurePath(path)
+    if path.suffix.lower() in SUFFIXES:
+        path = path.with_suffix("")
+    return "/".join(re.sub(r"[^\w.-]+", "_", part) for part in path.parts)
 
 
-def _plain(name: str | Path) -> str:
-    """A file's name without folder and suffix, and without what a name of a file may not have."""
-    return re.sub(r"[^\w.-]+", "_", Path(name).stem)
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    stems = [_plain(name) for name in names]
-    counts = Counter(stems)
-    return [stem if counts[stem] == 1 else f"{stem}_{i:05d}" for i, stem in enumerate(stems)]
-
-
-def make_sets(translator: Translator, real: Sets, kinds: Collection[str]) -> Sets:
-    """What a model makes of the test sets, as the 8- or 16-bit images that would be saved.
+def make_sets(translator: Translator, real: ImageSets, kinds: Collection[str]) -> ImageSets:
+    """Translate the test sets, to the 8- or 16-bit images that would be saved.
 
     Args:
-        translator: from A to B.
+        translator: Translator from A to B.
         real: {real_a, real_b}.
-        kinds: of `MADE`; those that are asked for are made, in as few passes as it takes.
+        kinds: Kinds of `TRANSLATIONS` to compute.
 
     Returns:
-        The real sets and those made.
+        The real sets and the translations.
     """
     sets = dict(real)
     for source, target, one_way in (("a", "b", translator), ("b", "a", translator.reverse)):
         fake, cycled, identity = f"fake_{target}", f"cycled_{source}", f"identity_{target}"
-        reals, own = real[f"real_{source}"], real[f"real_{target}"]
+        inputs, targets = real[f"real_{source}"], real[f"real_{target}"]
         if fake in kinds or cycled in kinds:
-            made = _translated(one_way, reals.images, round_trip=cycled in kinds)
-            sets |= {
-                kind: Images(images, reals.names)
-                for kind, images in zip((fake, cycled), made, strict=False)
-            }
+            outputs = _translate(one_way, inputs.images, round_trip=cycled in kinds)
+            sets |= zip((fake, cycled), map(inputs.with_images, outputs), strict=False)
         if identity in kinds:
-            (images,) = _translated(one_way, own.images, round_trip=False)
-            sets[identity] = Images(images, own.names)
+            (images,) = _translate(one_way, targets.images, round_trip=False)
+            sets[identity] = targets.with_images(images)
     return sets
 
 
-def _translated(
+def _translate(
     translator: Translator, images: Sequence[np.ndarray], *, round_trip: bool
 ) -> list[list[np.ndarray]]:
-    """Translations in the order of the images, and what they are brought back to."""
-    made: list[dict[int, np.ndarray]] = [{} for _ in range(1 + round_trip)]
+    """Return the translations in the order of the images, and with `round_trip` the cycled ones."""
+    results: list[dict[int, np.ndarray]] = [{} for _ in range(1 + round_trip)]
 
     def computed() -> Iterator[tuple[list[int], list[Prepared], list[Any]]]:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        for fill, chosen in batches(translator, sizes, _most):
-            prepared = [translator.prepare(images[i]) for i in chosen]
-            yield chosen, prepared, translator.apply(prepared, fill=fill, round_trip=round_trip)
+        for fill, indices in batches(translator, sizes, _images_at_a_time):
+            prepared = [translator.prepare(images[i]) for i in indices]
+            yield indices, prepared, translator.apply(prepared, fill=fill, round_trip=round_trip)
 
-    for chosen, prepared, outputs in ahead(computed(), 1):
-        for results, output in zip(made, outputs, strict=True):
+    for indices, prepared, outputs in ahead(computed(), 1):
+        for result, output in zip(results, outputs, strict=True):
             finished = map(finish, prepared, np.asarray(output))
-            results.update(zip(chosen, finished, strict=True))
-    return [[results[i] for i in range(len(images))] for results in made]
+            result.update(zip(indices, finished, strict=True))
+    return [[result[i] for i in range(len(images))] for result in results]
 
 
-def _most(height: int, width: int) -> int:
+def _images_at_a_time(height: int, width: int) -> int:
     return max(1, min(_IMAGES, _PIXELS // (height * width)))
 
 
-def save_sets(sets: Sets, folder: Path) -> None:
-    """Writes FOLDER/KIND/NAME.png, real ones as well; UserError where they cannot be written."""
-    for kind, (images, names) in sets.items():
-        make_folder(folder / kind)
-        for image, name in zip(images, names, strict=True):
-            write_image(folder / kind / f"{name}.png", image)
+def check_names(real: ImageSets, context: str) -> None:
+    """Raise UserError, which starts with `context`, if two images of a set share a name."""
+    for images in real.values():
+        images.index(context)
 
 
-def read_sets(folder: Path, real: Sets, kinds: Collection[str]) -> Sets:
-    """Images that were made before, by this program or another, in place of `make_sets`.
-
-    Args:
-        folder: holds a folder for every kind, in which images have the names of the test
-            images they were made from, with any suffix.
-        real: {real_a, real_b}.
-        kinds: those that are needed.
+def save_sets(sets: ImageSets, folder: Path) -> None:
+    """Write all images, real ones included, as FOLDER/KIND/NAME.png.
 
     Raises:
-        UserError: a folder or an image is not there, or it has another size or other channels
-            than the domain's.
+        UserError: Images of a set share a name, or a file cannot be written.
     """
+    check_names(sets, f"{folder}")
+    for kind, images in sets.items():
+        for image, name in zip(images.images, images.names, strict=True):
+            path = folder / kind / f"{name}.png"
+            make_folder(path.parent)
+            write_image(path, image)
+
+
+def read_sets(folder: Path, real: ImageSets, kinds: Collection[str]) -> ImageSets:
+    """Read translations from files, written by `save_sets` or by another program.
+
+    Args:
+        folder: Contains a folder per kind, in which files have the names of the test images,
+            with any suffix.
+        real: {real_a, real_b}.
+        kinds: Kinds of `TRANSLATIONS` to read.
+
+    Returns:
+        The real sets and the translations.
+
+    Raises:
+        UserError: A folder or image is missing, two files share a name, or an image differs in
+            size, channels or bit depth from what a translation would have.
+    """
+    check_names(real, f"{folder}")
     sets = dict(real)
     for kind in kinds:
-        source = kind if kind in REAL else f"real_{_origin(kind)}"
+        originals = real[_origin(kind)]
         channels = real[f"real_{kind[-1]}"].images[0].shape[2]
-        place = folder / kind
-        if not place.is_dir():
-            raise UserError(f"{place}: no such folder; it should hold the {kind} images")
-        found: dict[str, Path] = {}
-        for path in search(place, "--images"):
-            other = found.setdefault(_plain(path), path)
-            if other is not path:
-                raise UserError(f"{place}: {other.name} and {path.name} are both {_plain(path)}")
+        files = _files_by_name(folder / kind)
         images = []
-        for name, original in zip(real[source].names, real[source].images, strict=True):
-            if name not in found:
-                raise UserError(f"{place}: no image called {name}, as one of {source} is")
-            image = read_image(found[name])
-            expected = [*original.shape[:2], channels]
-            if list(image.shape) != expected or image.dtype != original.dtype:
+        for name, original in zip(originals.names, originals.images, strict=True):
+            if name not in files:
+                raise UserError(f"{folder / kind}: expected a translation called {name}, got none")
+            image = read_image(files[name])
+            shape = [*original.shape[:2], channels]
+            if list(image.shape) != shape or image.dtype != original.dtype:
                 raise UserError(
-                    f"{found[name]}: {image.dtype} {list(image.shape)}; the test image it "
-                    f"was made from asks for {original.dtype} {expected}"
+                    f"{files[name]}: expected {original.dtype} {shape} as of the test image, got "
+                    f"{image.dtype} {list(image.shape)}"
                 )
             images.append(image)
-        sets[kind] = Images(images, real[source].names)
+        sets[kind] = originals.with_images(images)
     return sets
 
 
+def _files_by_name(folder: Path) -> Mapping[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: expected a folder of {folder.name} images, got none")
+    files: dict[str, Path] = {}
+    for path in search(folder, "--images"):
+        name = _plain(path.relative_to(folder))
+        if (first := files.setdefault(name, path)) is not path:
+            raise UserError(
+                f"{folder}: expected one image per name, got {first.relative_to(folder)} and "
+                f"{path.relative_to(folder)}, which are both called {name}"
+            )
+    return files
+
+
 def _origin(kind: str) -> str:
-    """The domain of the test images that a kind is made from in the end."""
-    while kind in MADE:
-        kind = MADE[kind][0]
-    return kind[-1]
+    """Return the kind of the test images that translations go back to."""
+    while kind in TRANSLATIONS:
+        kind = TRANSLATIONS[kind]
+    return kind

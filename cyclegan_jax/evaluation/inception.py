@@ -1,8 +1,8 @@
 """The Inception network whose features the Frechet and kernel distances compare.
 
-Inception v3 (Szegedy et al. 2016) as in the TensorFlow graph of 2015-12-05 that the published
-figures are computed with. It departs from the paper in its pooling: averages do not count what is
-padded, and the last block takes the maximum instead of an average. The classifier is left out.
+Inception v3 (Szegedy et al. 2016) as in the TensorFlow graph of 2015-12-05 that published distances
+are computed with. It departs from the paper in its pooling: averages exclude padding, and the last
+block pools by the maximum. The classifier is omitted.
 """
 
 import jax
@@ -18,13 +18,13 @@ Array = jax.Array
 
 
 class Unit(nn.Module):
-    """Convolution, offset, ReLU; the norm of the original is folded into the first two.
+    """Convolution, bias and ReLU; batch norm is folded into the first two.
 
     Attributes:
-        features: output channels.
-        size: height and width of the kernel.
+        features: Output channels.
+        size: Height and width of the kernel.
         stride: 1 or 2.
-        padded: whether zeros around the image make up for the kernel's size.
+        padded: Pad by zeros, so that the size stays the same at stride 1.
     """
 
     features: int
@@ -34,13 +34,13 @@ class Unit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to [B, H', W', features]."""
+        """Map [B, H, W, C] to [B, H', W', features]."""
         shape = (*self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         rows, columns = ((k // 2, k // 2) if self.padded else (0, 0) for k in self.size)
-        # XLA runs these well on CPUs too, except where nothing is added; the other form of every
-        # layer would take three times as long to compile and win nothing.
+        # On CPUs XLA is slow only without padding; the other form of all layers would take three
+        # times as long to compile for no gain.
         form: convolution.Form | None = "direct" if self.padded or self.stride == 2 else None
         y = convolution.convolve(x, kernel, stride=self.stride, padding=(rows, columns), form=form)
         return nn.relu(y + bias)
@@ -56,13 +56,13 @@ def _unit(
     stride: int = 1,
     padded: bool = True,
 ) -> Array:
-    """One unit of the module that calls; square where no width is given."""
+    """Apply a unit within the calling module; the kernel is square unless a width is given."""
     size = (height, height if width is None else width)
     return Unit(features, size, stride, padded and stride == 1, name=name)(x)
 
 
 class _BlockA(nn.Module):
-    """Grid of 35: windows of 1, 3 and 5; `pool` channels of the pooled branch."""
+    """Block at 35x35 with kernels of 1, 3 and 5; the pooled branch has `pool` channels."""
 
     pool: int
 
@@ -77,7 +77,7 @@ class _BlockA(nn.Module):
 
 
 class _BlockB(nn.Module):
-    """From the grid of 35 to that of 17."""
+    """Block from 35x35 to 17x17."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -88,7 +88,7 @@ class _BlockB(nn.Module):
 
 
 class _BlockC(nn.Module):
-    """Grid of 17: windows of 7 as rows and columns, of `middle` channels on the way."""
+    """Block at 17x17 with kernels of 1x7 and 7x1 and `middle` channels between them."""
 
     middle: int
 
@@ -108,7 +108,7 @@ class _BlockC(nn.Module):
 
 
 class _BlockD(nn.Module):
-    """From the grid of 17 to that of 8."""
+    """Block from 17x17 to 8x8."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -120,7 +120,7 @@ class _BlockD(nn.Module):
 
 
 class _BlockE(nn.Module):
-    """Grid of 8: windows of 3 as a row beside a column; `maximum` pools by the maximum."""
+    """Block at 8x8 with kernels of 1x3 beside 3x1; pools by the maximum or the average."""
 
     maximum: bool
 
@@ -142,11 +142,11 @@ class _BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Images to features; the modules bear the names that the published weights have."""
+    """Network from images to features, with the module names of the published weights."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Float32 [B, 299, 299, 3] in [-1, 1] to [B, 2048], 0 or more."""
+        """Map float32 [B, 299, 299, 3] in [-1, 1] to features [B, 2048], at least 0."""
         x = _unit(x, "Conv2d_1a_3x3", 32, 3, stride=2)
         x = _unit(x, "Conv2d_2a_3x3", 32, 3, padded=False)
         x = _halve(_unit(x, "Conv2d_2b_3x3", 64, 3))
@@ -164,10 +164,10 @@ class Inception(nn.Module):
 
 
 def _halve(x: Array) -> Array:
-    """Maxima of 3x3 at every second pixel."""
+    """Pool by the maximum of 3x3 at stride 2."""
     return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
 def _average(x: Array) -> Array:
-    """Means of 3x3 around every pixel, over those that lie in the image."""
+    """Pool by the mean of 3x3 at stride 1, padding excluded."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)

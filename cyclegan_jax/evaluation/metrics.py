@@ -1,309 +1,347 @@
-"""What can be measured of translations: evaluators, each a function from images to figures."""
+"""Registry of metrics, and the evaluation that computes a choice of them.
 
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+A metric is built once per evaluation, when everything that it needs but the translations is loaded
+and checked, and then computed for each checkpoint.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cyclegan_jax import data
-from cyclegan_jax.data import shapes
-from cyclegan_jax.evaluation import distances, segmentation, truth
-from cyclegan_jax.evaluation.features import Extractor, kept_features
-from cyclegan_jax.evaluation.image_sets import REAL, Images, Sets, make_sets, real_sets
+from cyclegan_jax.evaluation import segmentation as labels
+from cyclegan_jax.evaluation.distances import frechet_distance, kernel_distance
+from cyclegan_jax.evaluation.features import Extractor, Features
+from cyclegan_jax.evaluation.image_sets import TRANSLATIONS, ImageSets, make_sets
 from cyclegan_jax.evaluation.inception_weights import cache_folder, fetch_weights
-from cyclegan_jax.evaluation.palettes import PALETTES, Palette, find_palette
-from cyclegan_jax.evaluation.results import Figures
+from cyclegan_jax.evaluation.pairing import match_names
+from cyclegan_jax.evaluation.palettes import PALETTES, find_palette
+from cyclegan_jax.evaluation.results import Results
 from cyclegan_jax.evaluation.similarity import similarity
+from cyclegan_jax.evaluation.truth import is_labelled, truth_results
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import to_8_bits
-
-# What `--metrics` and `config.evaluation.metrics` choose from.
-METRICS = ("truth", "cycle", "identity", "paired", "segmentation", "fid", "kid")
-
-# Last names of figures, and whether more is better. Those of classes end in _iou and _accuracy.
-HIGHER_IS_BETTER = {
-    "pixel_accuracy": True,
-    "class_accuracy": True,
-    "mean_iou": True,
-    "psnr": True,
-    "ssim": True,
-    "l1": False,
-    "fid": False,
-    "kid": False,
-}
-
-_DIRECTIONS = (("a", "b"), ("b", "a"))
+from cyclegan_jax.utils.registry import lookup
 
 
-class Evaluator(NamedTuple):
-    """A measurement.
+@dataclass(frozen=True)
+class MetricContext:
+    """Everything that metrics are built from.
 
     Attributes:
-        needs: the kinds of made images that it looks at (see `translations.MADE`).
-        score: {real_a, real_b, and what it needs} to figures by name.
+        real: {real_a, real_b}: The test sets after the test transform.
+        test_a: Source of the test images of domain A.
+        test_b: Source of the test images of domain B.
+        palette_a: Palette of label maps of domain A, by name or file; empty if it has none.
+        palette_b: Likewise of domain B.
+        inception: File of the Inception weights; empty for the published ones.
+    """
+
+    real: ImageSets
+    test_a: Any
+    test_b: Any
+    palette_a: str = ""
+    palette_b: str = ""
+    inception: str = ""
+
+    @functools.cached_property
+    def features(self) -> Features:
+        """Inception features, shared by all metrics; UserError if there are no weights."""
+        path = Path(self.inception).expanduser() if self.inception else None
+        extractor = Extractor(path or fetch_weights(cache_folder()))
+        return Features(extractor, cache_folder() / "features")
+
+
+class Metric(NamedTuple):
+    """A measurement of translations.
+
+    Attributes:
+        needs: Kinds of translations (see `image_sets.TRANSLATIONS`) that it is computed from.
+        compute: Function from {real_a, real_b, and `needs`} to results. Names that differ only
+            before the last "/" are the same quantity in several directions or domains.
+        higher_is_better: Whether higher values are better, by the part of a result's name after the
+            last "/"; results without an entry cannot be used to choose the best checkpoint.
     """
 
     needs: tuple[str, ...]
-    score: Callable[[Sets], Figures]
+    compute: Callable[[ImageSets], Results]
+    higher_is_better: Mapping[str, bool] = {}
+
+
+# Raises UserError if the metric is not applicable.
+MetricFactory = Callable[[MetricContext], Metric]
+
+_FAKES = ("fake_b", "fake_a")
+_DIRECTIONS = (("a", "b"), ("b", "a"))
+_SIMILARITY = {"l1": False, "psnr": True, "ssim": True}
+
+
+def truth(context: MetricContext) -> Metric:
+    """Classes of pixels, and PSNR, against the known correct translations."""
+    sources = context.test_a, context.test_b
+    if not all(map(is_labelled, sources)):
+        raise UserError(
+            "metric truth: expected a dataset with known labels (data.source=shapes), got another"
+        )
+    for images, source in zip(context.real.values(), sources, strict=True):
+        if len(images.names) != len(source) or not np.array_equal(images.images[0], source[0]):
+            raise UserError(
+                "metric truth: expected test images as drawn, got transformed ones; set "
+                "data.transform=none, data.bit_depth=8 and 3 channels"
+            )
+
+    def compute(sets: ImageSets) -> Results:
+        fake_b, fake_a = (np.stack(sets[kind].images) for kind in _FAKES)
+        return truth_results(fake_b, fake_a, *sources)
+
+    names = labels.score_names({name: None for source in sources for name in source.palette})
+    return Metric(_FAKES, compute, dict.fromkeys([*names, "psnr"], True))
+
+
+def cycle(context: MetricContext) -> Metric:
+    """Similarity of test images to themselves after translation there and back."""
+    del context
+    return _unchanged("cycled", "cycle")
+
+
+def identity(context: MetricContext) -> Metric:
+    """Similarity of test images to themselves after translation to their own domain."""
+    channels = [images.images[0].shape[-1] for images in context.real.values()]
+    if channels[0] != channels[1]:
+        raise UserError(
+            f"metric identity: expected domains of the same channels, got {channels[0]} in A and "
+            f"{channels[1]} in B"
+        )
+    return _unchanged("identity", "identity")
+
+
+def _unchanged(kind: str, name: str) -> Metric:
+    """Build the metric of translations that should equal the test images."""
+
+    def compute(sets: ImageSets) -> Results:
+        results = {}
+        for domain in "ab":
+            images, originals = sets[f"{kind}_{domain}"].images, sets[f"real_{domain}"].images
+            for key, value in similarity(zip(images, originals, strict=True)).items():
+                results[f"{name}_{domain}/{key}"] = value
+        return results
+
+    return Metric((f"{kind}_a", f"{kind}_b"), compute, _SIMILARITY)
+
+
+def paired(context: MetricContext) -> Metric:
+    """Similarity of translations to the test image of the same name in the other domain."""
+    pairs = _pairs(context, "paired")
+
+    def compute(sets: ImageSets) -> Results:
+        results = {}
+        for source, target in _DIRECTIONS:
+            fakes, reals = sets[f"fake_{target}"].images, sets[f"real_{target}"].images
+            for key, value in similarity((fakes[i], reals[j]) for i, j in pairs[source]).items():
+                results[f"{source}_to_{target}/{key}"] = value
+        return results
+
+    return Metric(_FAKES, compute, _SIMILARITY)
+
+
+def _pairs(context: MetricContext, metric: str) -> dict[str, list[tuple[int, int]]]:
+    """Return positions of the images in {domain: (domain, other domain)}, checked for equal size."""
+    a, b = context.real["real_a"], context.real["real_b"]
+    pairs = match_names(a, b, metric)
+    for i, j in pairs:
+        size_a, size_b = a.images[i].shape[:2], b.images[j].shape[:2]
+        if size_a != size_b:
+            raise UserError(
+                f"metric {metric}: expected pairs of the same size, got {a.sources[i]} "
+                f"{list(size_a)} and {b.sources[j]} {list(size_b)}; choose another data.transform"
+            )
+    return {"a": pairs, "b": sorted((j, i) for i, j in pairs)}
+
+
+def segmentation(context: MetricContext) -> Metric:
+    """Classes of pixels in translations to label maps, against the map of the same name."""
+    choices = {"a": context.palette_a, "b": context.palette_b}
+    palettes = {domain: find_palette(choice) for domain, choice in choices.items() if choice}
+    if not palettes:
+        raise UserError(
+            "metric segmentation: expected palette_a or palette_b for the domain of label maps: "
+            f"{', '.join(PALETTES)}, or a file"
+        )
+    for domain in palettes:
+        channels = context.real[f"real_{domain}"].images[0].shape[-1]
+        if channels != 3:
+            raise UserError(
+                f"metric segmentation: expected label maps in colour, got {channels} channels in "
+                f"domain {domain.upper()}"
+            )
+    pairs = _pairs(context, "segmentation")
+
+    def compute(sets: ImageSets) -> Results:
+        results = {}
+        for target, palette in palettes.items():
+            source = "a" if target == "b" else "b"
+            fakes, reals = sets[f"fake_{target}"].images, sets[f"real_{target}"].images
+            confusion = sum(
+                labels.confusion_of(to_8_bits(fakes[i])[None], to_8_bits(reals[j])[None], palette)
+                for i, j in pairs[source]
+            )
+            scores = labels.published_scores(np.asarray(confusion), list(palette.classes))
+            results |= {f"{source}_to_{target}/{key}": value for key, value in scores.items()}
+        return results
+
+    needs = tuple(f"fake_{domain}" for domain in palettes)
+    classes = {name: None for palette in palettes.values() for name in palette.classes}
+    return Metric(needs, compute, dict.fromkeys(labels.published_score_names(classes), True))
+
+
+def fid(context: MetricContext) -> Metric:
+    """Frechet inception distance of translations to the test images of their domain."""
+
+    def distance(fake: np.ndarray, real: np.ndarray) -> Results:
+        return {"fid": frechet_distance(fake, real)}
+
+    return _distance(context, "fid", distance)
+
+
+def kid(context: MetricContext) -> Metric:
+    """Kernel inception distance of translations to the test images of their domain."""
+
+    def distance(fake: np.ndarray, real: np.ndarray) -> Results:
+        mean, deviation = kernel_distance(fake, real)
+        return {"kid": mean, "kid_deviation": deviation}
+
+    return _distance(context, "kid", distance)
+
+
+def _distance(
+    context: MetricContext, name: str, distance: Callable[[np.ndarray, np.ndarray], Results]
+) -> Metric:
+    """Build the metric of a distance between the features of two sets; lower is better."""
+    for domain in "ab":
+        count = len(context.real[f"real_{domain}"].names)
+        if count < 2:
+            raise UserError(
+                f"metric {name}: expected at least 2 test images of domain {domain.upper()}, got "
+                f"{count}"
+            )
+    features = context.features
+    real = {domain: features.of_test_set(context.real[f"real_{domain}"]) for domain in "ab"}
+
+    def compute(sets: ImageSets) -> Results:
+        results = {}
+        for source, target in _DIRECTIONS:
+            values = distance(features.of(sets[f"fake_{target}"]), real[target])
+            results |= {f"{source}_to_{target}/{key}": value for key, value in values.items()}
+        return results
+
+    return Metric(_FAKES, compute, {name: False})
+
+
+METRICS: dict[str, MetricFactory] = {
+    "truth": truth,
+    "cycle": cycle,
+    "identity": identity,
+    "paired": paired,
+    "segmentation": segmentation,
+    "fid": fid,
+    "kid": kid,
+}
+# The first of these groups that is applicable is computed by default. None needs further files or
+# assumes that equal names mean equal scenes.
+_DEFAULTS = (("truth",), ("cycle", "identity"), ("cycle",))
+
+
+def check_metrics(names: Collection[str]) -> None:
+    """Raise UserError unless all names are in `METRICS` or of the form package.module:attribute."""
+    for name in names:
+        lookup("config.evaluation.metrics", name, METRICS)
 
 
 class Evaluation:
-    """The test sets of a run, and the evaluators that `config.evaluation` asks for.
+    """Metrics of a model on test sets.
 
-    Without metrics in it, those that apply and need nothing else: the truth of the built-in set;
-    else cycles and identities. Pairs must be asked for: names may be alike by chance.
+    Args:
+        names: Keys of `METRICS` or `package.module:attribute` of a `MetricFactory`. Default:
+            `truth` where the labels are known, else `cycle`, and `identity` where it is applicable.
+        context: See `MetricContext`.
 
     Attributes:
-        real: {real_a, real_b}, the test sets.
-        needs: the kinds of made images that some evaluator looks at.
-    """
-
-    def __init__(
-        self, config: Any, tests: tuple[data.Source | None, data.Source | None] | None = None
-    ):
-        """Loads all that figures need but the model.
-
-        Args:
-            config: the configuration of the run.
-            tests: Test sources of A and B; opened here if None.
-
-        Raises:
-            UserError: there are no test images, a metric does not exist or does not apply, or
-                weights or a palette cannot be had.
-        """
-        check_metrics(config.evaluation.metrics)
-        if config.evaluation.best:
-            check_best(config.evaluation.best)
-        tests = tests or data.open_split(config.data, "test")
-        self.real = real_sets(config, tests)
-        self._evaluators = _build(config, self.real, tests)
-        self.needs = {kind for one in self._evaluators.values() for kind in one.needs}
-
-    def __call__(self, translator: Translator) -> Figures:
-        """The figures of a model, given from A to B."""
-        return self.score(make_sets(translator, self.real, self.needs))
-
-    def score(self, sets: Sets) -> Figures:
-        """The figures of images that were made before: the real sets and all of `needs`."""
-        return {k: v for one in self._evaluators.values() for k, v in one.score(sets).items()}
-
-    def identity(self) -> Figures:
-        """What generators would score against a truth that return what they are given."""
-        if "truth" not in self._evaluators:
-            return {}
-        fakes = {"fake_b": self.real["real_a"], "fake_a": self.real["real_b"]}
-        return self._evaluators["truth"].score(self.real | fakes)
-
-
-def _build(config: Any, real: Sets, tests: Any) -> dict[str, Evaluator]:
-    wanted = config.evaluation
-    chosen = split_metrics(wanted.metrics) or _default_metrics(config)
-    made: dict[str, Evaluator] = {}
-    if "truth" in chosen:
-        made["truth"] = _truth(config, real, tests)
-    if "cycle" in chosen:
-        made["cycle"] = Evaluator(("cycled_a", "cycled_b"), _likeness("cycled", "cycle"))
-    if "identity" in chosen:
-        if config.data.channels_a != config.data.channels_b:
-            raise UserError("metric identity needs domains of as many channels")
-        made["identity"] = Evaluator(("identity_a", "identity_b"), _likeness("identity"))
-    if "paired" in chosen:
-        made["paired"] = Evaluator(("fake_a", "fake_b"), _paired)
-        if not any(_pairs(real["real_a"].names, real["real_b"].names)):
-            raise UserError("metric paired: no test images of A and B share a name")
-    if "segmentation" in chosen:
-        choices = {"a": wanted.palette_a, "b": wanted.palette_b}
-        made["segmentation"] = _segmentation(real, {k: v for k, v in choices.items() if v})
-    inner = [name for name in ("fid", "kid") if name in chosen]
-    if inner:
-        for domain in ("a", "b"):
-            if len(real[f"real_{domain}"].names) < 2:
-                raise UserError(f"metric {inner[0]}: domain {domain.upper()} has a single image")
-        given = wanted.inception
-        weights = Path(given).expanduser() if given else fetch_weights(cache_folder())
-        made["+".join(inner)] = _inception(inner, Extractor(weights), real)
-    return made
-
-
-def split_metrics(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def check_metrics(text: str) -> None:
-    """Raises UserError for names that are not in `METRICS`."""
-    for name in split_metrics(text):
-        if name not in METRICS:
-            raise UserError(f"metric {name!r}; choose from {', '.join(METRICS)}")
-
-
-def _default_metrics(config: Any) -> list[str]:
-    if _has_truth(config):
-        return ["truth"]
-    same = config.data.channels_a == config.data.channels_b
-    return ["cycle", *["identity"] * same]
-
-
-def _has_truth(config: Any) -> bool:
-    d = config.data
-    return (d.source, d.channels_a, d.channels_b, d.bit_depth) == ("shapes", 3, 3, 8)
-
-
-def _truth(config: Any, real: Sets, tests: Any) -> Evaluator:
-    if not _has_truth(config):
-        raise UserError(
-            "metric truth needs images whose true translation is known: data.source shapes with "
-            "3 channels of 8 bits"
-        )
-    test_a, test_b = cast(tuple[shapes.ShapesSource, shapes.ShapesSource], tests)
-    if not np.array_equal(real["real_a"].images[0], test_a[0]):
-        raise UserError(
-            "metric truth needs images as they are drawn: data.transform none, or data.crop_size "
-            "as data.shapes_size"
-        )
-
-    def score(sets: Sets) -> Figures:
-        fake_b, fake_a = (np.stack(sets[kind].images) for kind in ("fake_b", "fake_a"))
-        return truth.shapes_figures(fake_b, fake_a, test_a, test_b)
-
-    return Evaluator(("fake_b", "fake_a"), score)
-
-
-def _likeness(kind: str, title: str = "") -> Callable[[Sets], Figures]:
-    """How like what comes back, or should have stayed as it was, is to the test images."""
-
-    def score(sets: Sets) -> Figures:
-        made = {}
-        for domain in ("a", "b"):
-            pairs = zip(sets[f"{kind}_{domain}"].images, sets[f"real_{domain}"].images, strict=True)
-            for name, value in similarity(pairs).items():
-                made[f"{title or kind}_{domain}/{name}"] = value
-        return made
-
-    return score
-
-
-def _pair_name(name: str) -> str:
-    """Of 1_A and 1_B, as published pairs are called, what they share."""
-    return re.sub(r"_[abAB]$", "", name)
-
-
-def _pairs(sources: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Positions of images that share a name."""
-    places = {_pair_name(name): i for i, name in enumerate(targets)}
-    for i, name in enumerate(sources):
-        if (j := places.get(_pair_name(name))) is not None:
-            yield i, j
-
-
-def _fakes_and_truths(
-    fakes: Images, reals: Images, what: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for i, j in _pairs(fakes.names, reals.names):
-        fake, real = fakes.images[i], reals.images[j]
-        if fake.shape != real.shape:
-            raise UserError(
-                f"metric {what}: {fakes.names[i]} is {list(fake.shape)}, but its pair in the other "
-                f"domain is {list(real.shape)}; choose a data.transform that makes them alike"
-            )
-        yield fake, real
-
-
-def _paired(sets: Sets) -> Figures:
-    made = {}
-    for source, target in _DIRECTIONS:
-        pairs = _fakes_and_truths(sets[f"fake_{target}"], sets[f"real_{target}"], "paired")
-        for name, value in similarity(pairs).items():
-            made[f"{source}_to_{target}/{name}"] = value
-    return made
-
-
-def _segmentation(real: Sets, choices: dict[str, str]) -> Evaluator:
-    if not choices:
-        raise UserError(
-            "metric segmentation needs palette_a or palette_b, for the domain that is label maps: "
-            f"{', '.join(BUILT_IN | PALETTES)}, or a file"
-        )
-    palettes = {d: BUILT_IN.get(choice) or find_palette(choice) for d, choice in choices.items()}
-    for domain in palettes:
-        if real[f"real_{domain}"].images[0].shape[-1] != 3:
-            raise UserError(f"metric segmentation: domain {domain.upper()} has no colours")
-    if not any(_pairs(real["real_a"].names, real["real_b"].names)):
-        raise UserError("metric segmentation: no test images of A and B share a name")
-
-    def score(sets: Sets) -> Figures:
-        made: Figures = {}
-        for target, palette in palettes.items():
-            source = "a" if target == "b" else "b"
-            pairs = _fakes_and_truths(
-                sets[f"fake_{target}"], sets[f"real_{target}"], "segmentation"
-            )
-            confusion = sum(
-                segmentation.confusion_of(to_8_bits(fake)[None], to_8_bits(label)[None], palette)
-                for fake, label in pairs
-            )
-            scores = segmentation.published_scores(np.asarray(confusion), list(palette.classes))
-            made |= {f"{source}_to_{target}/{name}": value for name, value in scores.items()}
-        return made
-
-    return Evaluator(tuple(f"fake_{domain}" for domain in palettes), score)
-
-
-BUILT_IN = {f"shapes_{domain}": Palette(colours) for domain, colours in shapes.PALETTES.items()}
-
-
-def _inception(metrics: Collection[str], extractor: Extractor, real: Sets) -> Evaluator:
-    """Distances between the translations and the test images of the domain."""
-    folder = cache_folder() / "features"
-    expected = {kind: kept_features(extractor, real[kind].images, folder) for kind in REAL}
-
-    def score(sets: Sets) -> Figures:
-        made: Figures = {}
-        for source, target in _DIRECTIONS:
-            found = np.concatenate(list(extractor(sets[f"fake_{target}"].images)))
-            truths = expected[f"real_{target}"]
-            direction = f"{source}_to_{target}"
-            if "fid" in metrics:
-                made[f"{direction}/fid"] = distances.frechet_distance(
-                    distances.Statistics([found]), distances.Statistics([truths])
-                )
-            if "kid" in metrics:
-                kernel = distances.kernel_distance(found, truths)
-                made[f"{direction}/kid"] = kernel.mean
-                made[f"{direction}/kid_deviation"] = kernel.deviation
-        return made
-
-    return Evaluator(("fake_b", "fake_a"), score)
-
-
-def check_best(name: str) -> None:
-    """Raises UserError for what cannot be the name of a figure to choose checkpoints by."""
-    if not name.rsplit("/", 1)[-1].endswith(("_iou", "_accuracy", *HIGHER_IS_BETTER)):
-        raise UserError(
-            f"config.evaluation.best is {name!r}; choose one of {', '.join(HIGHER_IS_BETTER)} (the "
-            "mean of both directions), or a figure such as a_to_b/fid"
-        )
-
-
-def best_figure(name: str, given: Figures) -> float:
-    """The figure of this name, or the mean of those in all directions whose last name it is.
+        real: {real_a, real_b}: The test sets.
+        metrics: {name: metric}.
+        needs: Kinds of translations that some metric is computed from.
 
     Raises:
-        UserError: there is none.
+        UserError: A metric is unknown or not applicable, or a file that it needs cannot be read.
     """
-    values = [v for key, v in given.items() if key == name or key.rsplit("/", 1)[-1] == name]
-    if not values:
-        raise UserError(
-            f"config.evaluation.best is {name!r}, but the figures are {', '.join(given)}; see "
-            "evaluation.metrics"
-        )
-    return float(np.mean(values))
+
+    def __init__(self, names: Collection[str], context: MetricContext):
+        self.real = context.real
+        self.metrics = _build(names, context) if names else _build_default(context)
+        self.needs = {kind for metric in self.metrics.values() for kind in metric.needs}
+
+    def __call__(self, translator: Translator) -> Results:
+        """Compute the metrics of a model, given as its translator from A to B."""
+        return self.compute(make_sets(translator, self.real, self.needs))
+
+    def compute(self, sets: ImageSets) -> Results:
+        """Compute the metrics of translations.
+
+        Args:
+            sets: The real sets, and all of `needs`.
+        """
+        return {k: v for metric in self.metrics.values() for k, v in metric.compute(sets).items()}
+
+    def unchanged(self) -> Results:
+        """Compute the metric `truth` of generators that return their input; {} without it."""
+        if "truth" not in self.metrics:
+            return {}
+        fakes = {"fake_b": self.real["real_a"], "fake_a": self.real["real_b"]}
+        return self.metrics["truth"].compute(self.real | fakes)
+
+    def higher_is_better(self, name: str) -> bool:
+        """Return whether higher values of a result are better.
+
+        Args:
+            name: Name of a result, or its part after the last "/".
+
+        Raises:
+            UserError: No metric has it, metrics contradict each other, or neither is better.
+        """
+        entries: dict[str, set[bool]] = {}
+        for metric in self.metrics.values():
+            for key, higher in metric.higher_is_better.items():
+                entries.setdefault(key, set()).add(higher)
+        directions = entries.get(name.rpartition("/")[2], set())
+        if len(directions) != 1:
+            raise UserError(
+                f"config.evaluation.best: expected one of {', '.join(entries)} (the mean over both "
+                f"directions), or one direction such as a_to_b/{next(iter(entries), 'fid')}, got "
+                f"{name!r}; evaluation.metrics ({', '.join(self.metrics)}) decides"
+            )
+        return directions.pop()
 
 
-def is_better(name: str, one: float, other: float) -> bool:
-    """Whether the first of two figures of this name is better than the second."""
-    higher = HIGHER_IS_BETTER.get(name.rsplit("/", 1)[-1], True)
-    return one > other if higher else one < other
+def _build(names: Collection[str], context: MetricContext) -> dict[str, Metric]:
+    metrics = {}
+    for name in names:
+        metric = lookup("config.evaluation.metrics", name, METRICS)(context)
+        if not isinstance(metric, Metric) or not set(metric.needs) <= set(TRANSLATIONS):
+            raise UserError(
+                f"config.evaluation.metrics={name}: expected a function that returns a Metric "
+                f"whose needs are of {', '.join(TRANSLATIONS)}, got {metric!r}"
+            )
+        metrics[name] = metric
+    return metrics
+
+
+def _build_default(context: MetricContext) -> dict[str, Metric]:
+    for group in _DEFAULTS[:-1]:
+        try:
+            return _build(group, context)
+        except UserError:
+            continue
+    return _build(_DEFAULTS[-1], context)

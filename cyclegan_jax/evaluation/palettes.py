@@ -1,35 +1,36 @@
-"""Which colours of a label map stand for which classes: known sets, and files that tell it."""
+"""Palettes: colours of the classes in label maps, built in or read from files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclegan_jax.data import shapes
 from cyclegan_jax.utils.errors import UserError
 
 Colour = Sequence[int]
 
-# Of a palette file: the colours that are not evaluated.
+# Name of colours in a palette file that are not evaluated.
 IGNORED = "ignore"
-# Labels are kept as bytes, with one to spare for what is not evaluated.
-_MOST_CLASSES = 255
+# Labels are bytes, one of which stands for ignored pixels.
+_MAX_CLASSES = 255
 
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours (RGB, 0 to 255) of label maps.
+    """Colours (RGB, 0 to 255) of label maps.
 
     Attributes:
-        classes: the colours of each evaluated class by its name; a class may have several.
-        ignored: colours of what is there but not evaluated.
+        classes: One or more colours of each evaluated class by name.
+        ignored: Colours that are not evaluated.
     """
 
     classes: Mapping[str, Sequence[Colour]]
     ignored: Sequence[Colour] = ()
 
 
-# The 19 classes that the benchmark evaluates, in the order of its training numbers; then the other
-# colours of its label maps. What shares a colour with an evaluated class (number plates with cars,
-# groups of poles with poles) cannot be told from it in an image.
+# The 19 classes that the benchmark evaluates, in the order of its training labels; then the other
+# colours of its label maps. Classes that share a colour with an evaluated one (licence plates with
+# cars, groups of poles with poles) cannot be distinguished from it in an image.
 CITYSCAPES = Palette(
     {
         "road": [[128, 64, 128]],
@@ -53,11 +54,11 @@ CITYSCAPES = Palette(
         "bicycle": [[119, 11, 32]],
     },
     ignored=[
-        [0, 0, 0],  # unlabelled, the ego vehicle, static things
-        [111, 74, 0],  # dynamic things
-        [81, 0, 81],  # other ground
+        [0, 0, 0],  # unlabelled, ego vehicle, static
+        [111, 74, 0],  # dynamic
+        [81, 0, 81],  # ground
         [250, 170, 160],  # parking
-        [230, 150, 140],  # rails
+        [230, 150, 140],  # rail track
         [180, 165, 180],  # guard rail
         [150, 100, 100],  # bridge
         [150, 120, 90],  # tunnel
@@ -66,7 +67,7 @@ CITYSCAPES = Palette(
     ],
 )
 
-# The CMP Facade Database in the colours of its images, which pix2pix and CycleGAN train with.
+# The CMP Facade Database, in the colours of the images that pix2pix and CycleGAN train with.
 FACADES = Palette(
     {
         "background": [[0, 0, 170]],
@@ -84,35 +85,39 @@ FACADES = Palette(
     }
 )
 
-PALETTES = {"cityscapes": CITYSCAPES, "facades": FACADES}
+PALETTES = {
+    "cityscapes": CITYSCAPES,
+    "facades": FACADES,
+    **{f"shapes_{domain}": Palette(colours) for domain, colours in shapes.PALETTES.items()},
+}
 
 
 def find_palette(choice: str) -> Palette:
-    """A palette of `PALETTES` by its name, or any from a file by its path.
+    """Return a palette of `PALETTES` by name, or read one from a file.
 
     Raises:
-        UserError: there is neither, or the file is not one.
+        UserError: There is neither, or the file is not a palette.
     """
     if choice in PALETTES:
         return PALETTES[choice]
     path = Path(choice).expanduser()
     if not path.is_file():
         raise UserError(
-            f"palette {choice}: expected one of {', '.join(PALETTES)} or a file with lines of "
-            "a class's name and its colour (name red green blue)"
+            f"palette {choice}: expected one of {', '.join(PALETTES)} or a file with lines "
+            "NAME RED GREEN BLUE"
         )
     return read_palette(path)
 
 
 def read_palette(path: Path) -> Palette:
-    """A palette from a text file.
+    """Read a palette from a text file.
 
-    Every line has a class's name and one colour of it, as `traffic light 250 170 30`; blanks in
-    names become underscores. Classes are in the order of their first lines. Colours of `ignore`
-    are not evaluated. Blank lines, and those that begin with #, are left out.
+    Each line has the name of a class and one of its colours, such as `traffic light 250 170 30`;
+    spaces in names become underscores. Classes keep the order of their first lines. Colours called
+    `ignore` are not evaluated. Blank lines and lines that start with # are skipped.
 
     Raises:
-        UserError: a line is wrong, a colour is there twice, or there are too few or many classes.
+        UserError: A line is wrong, a colour occurs twice, or there are too few or too many classes.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -129,20 +134,18 @@ def read_palette(path: Path) -> Palette:
         values = (red, green, blue)
         if not label or not all(v.isascii() and v.isdigit() and int(v) < 256 for v in values):
             raise UserError(
-                f"palette {path}, line {number}: {line.strip()!r}; expected a name and three "
-                "whole numbers from 0 to 255 (name red green blue)"
+                f"palette {path}, line {number}: expected NAME RED GREEN BLUE with integers from 0 "
+                f"to 255, got {line.strip()!r}"
             )
         colour = (int(red), int(green), int(blue))
         if colour in seen:
             raise UserError(
-                f"palette {path}, line {number}: the colour {red} {green} {blue} is already in "
-                f"line {seen[colour]}"
+                f"palette {path}, line {number}: expected a new colour, got {red} {green} {blue} "
+                f"of line {seen[colour]}"
             )
         seen[colour] = number
         classes.setdefault(label, []).append(colour)
     ignored = classes.pop(IGNORED, [])
-    if not 2 <= len(classes) <= _MOST_CLASSES:
-        raise UserError(
-            f"palette {path}: {len(classes)} classes; expected from 2 to {_MOST_CLASSES}"
-        )
+    if not 2 <= len(classes) <= _MAX_CLASSES:
+        raise UserError(f"palette {path}: expected 2 to {_MAX_CLASSES} classes, got {len(classes)}")
     return Palette(classes, ignored)

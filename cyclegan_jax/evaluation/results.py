@@ -1,63 +1,84 @@
-"""Figures by name, as they are kept in a work directory and shown."""
+"""Values of metrics by name, stored in a work directory and shown as a table."""
 
 import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from cyclegan_jax.utils.errors import UserError
 
-Figures = dict[str, float]
+# {name: value}, such as {"a_to_b/fid": 61.5}
+Results = dict[str, float]
 
 
-def figures_path(workdir: Path, step: int) -> Path:
-    """Where the figures of a step are kept."""
+def value_of(name: str, results: Results) -> float:
+    """Return the result called `name`, or the mean of those whose part after the last "/" it is.
+
+    Raises:
+        UserError: There is none.
+    """
+    values = [v for key, v in results.items() if name in (key, key.rpartition("/")[2])]
+    if not values:
+        raise UserError(
+            f"config.evaluation.best: expected one of {', '.join(results)}, got {name!r}"
+        )
+    return float(np.mean(values))
+
+
+def results_path(workdir: Path, step: int) -> Path:
+    """Return the file that holds the results of a step."""
     return workdir / "evaluation" / f"{step}.json"
 
 
-def read_figures(workdir: Path) -> dict[int, Figures]:
-    """All figures of a run by step, in order; empty where there are none.
+def read_results(workdir: Path) -> dict[int, Results]:
+    """Read all results of a run, by step in ascending order.
 
     Raises:
-        UserError: a file of figures is none.
+        UserError: A file in the folder of results cannot be read as such.
     """
-    kept = {}
+    stored = {}
     for path in (workdir / "evaluation").glob("*.json"):
         try:
-            kept[int(path.stem)] = {
-                str(k): float(v) for k, v in json.loads(path.read_text()).items()
-            }
+            values = json.loads(path.read_text())
+            stored[int(path.stem)] = {str(k): float(v) for k, v in values.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: no figures of a step; delete it or move it away") from error
-    return dict(sorted(kept.items()))
+            raise UserError(
+                f"{path}: expected the results of a step; delete it or move it away"
+            ) from error
+    return dict(sorted(stored.items()))
 
 
-def write_figures(workdir: Path, step: int, figures: Figures) -> Path:
-    """Adds figures to those of a step, in place of older ones of the same names.
+def write_results(workdir: Path, step: int, results: Results) -> Path:
+    """Add results to those of a step; results of the same name are replaced.
+
+    Returns:
+        The file.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: The file cannot be written, or holds something else.
     """
-    path = figures_path(workdir, step)
+    path = results_path(workdir, step)
     try:
         path.parent.mkdir(exist_ok=True)
-        before = json.loads(path.read_text()) if path.exists() else {}
+        stored = json.loads(path.read_text()) if path.exists() else {}
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(before | figures, indent=2) + "\n")
+        temporary.write_text(json.dumps(stored | results, indent=2) + "\n")
         temporary.replace(path)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: figures cannot be written: {error}") from error
+        raise UserError(f"{path}: results cannot be written: {error}") from error
     return path
 
 
-def table(columns: dict[str, Figures]) -> str:
-    """Lines of text: a row per figure, a column per set of figures; blank where a set lacks one."""
-    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
+def table(columns: dict[str, Results]) -> str:
+    """Format results as text: one row per name, one column per title, blank where one is missing."""
+    names = list(dict.fromkeys(name for results in columns.values() for name in results))
     width = max(map(len, names), default=0)
     lines = [" " * width + "".join(f"{title:>12}" for title in columns)]
     for name in names:
         values = (
-            f"{figures[name]:>12.3f}" if name in figures else " " * 12
-            for figures in columns.values()
+            f"{results[name]:>12.3f}" if name in results else " " * 12
+            for results in columns.values()
         )
         lines.append(f"{name:<{width}}{''.join(values)}".rstrip())
     return "\n".join(lines)
