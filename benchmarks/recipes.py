@@ -66,7 +66,7 @@ def learn(recipe: str, seed: int, workdir: Path) -> dict[str, Any]:
     """Trains one, and returns its name, seconds (compiling included) and figures."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from cyclegan_jax.evaluation.results import read_figures
+    from cyclegan_jax.evaluation.results import read_results
     from cyclegan_jax.training import train
 
     config = small(recipe, seed)
@@ -74,7 +74,7 @@ def learn(recipe: str, seed: int, workdir: Path) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()):
         train(config, workdir)
     seconds = round(time.monotonic() - start)
-    figures = read_figures(workdir)[config.num_steps]
+    figures = read_results(workdir)[config.num_steps]
     return {"recipe": recipe, "updates": config.num_steps, "seconds": seconds} | figures
 
 

@@ -1,8 +1,8 @@
-"""Figures of a trained model on its test sets.
+"""Compute metrics of a trained model on its test sets.
 
-`python -m cyclegan_jax.evaluate --workdir W` translates the test images of the run both ways and
-prints what `--metrics` asks for, checkpoint by checkpoint. All figures are computed from images
-as they are saved; `--save` keeps those, and `--images` takes them instead of a checkpoint's.
+`python -m cyclegan_jax.evaluate --workdir W` translates the test images of a run in both directions
+and prints the metrics of each checkpoint. They are computed from images as they are saved: `--save`
+keeps the files, and `--images` computes metrics from such files instead of from a checkpoint.
 """
 
 import argparse
@@ -13,132 +13,143 @@ from typing import Any
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.evaluation import results
-from cyclegan_jax.evaluation.image_sets import make_sets, read_sets, save_sets
-from cyclegan_jax.evaluation.metrics import METRICS, Evaluation
-from cyclegan_jax.evaluation.results import Figures
+from cyclegan_jax.evaluation import results as results_lib
+from cyclegan_jax.evaluation.build import build_evaluation
+from cyclegan_jax.evaluation.image_sets import check_names, make_sets, read_sets, save_sets
+from cyclegan_jax.evaluation.metrics import METRICS
+from cyclegan_jax.evaluation.results import Results
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.utils import command
+from cyclegan_jax.utils.atomic import write_text
 from cyclegan_jax.utils.errors import UserError
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.evaluate", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=command.path, required=True, help="of a run")
+    add("--workdir", type=command.path, required=True, help="work directory of the run")
     add(
         "--metrics",
-        help=f"with commas between: {', '.join(METRICS)}; by default those of the run's "
-        "configuration, or all that apply and need no other file",
+        help=f"comma-separated: {', '.join(METRICS)}, or package.module:function of your own; by "
+        "default those of the run's configuration, or those that are applicable and need no file",
     )
-    add("--checkpoint", default="latest", help="latest (default), best, all, or steps with commas")
+    add(
+        "--checkpoint",
+        default="latest",
+        help="latest (default), best, all, or comma-separated steps",
+    )
     add("--test_a", metavar="FOLDERS", help="test images instead of the run's data.test_a")
     add("--test_b", metavar="FOLDERS", help="test images instead of the run's data.test_b")
-    add("--palette_a", metavar="P", help="segmentation: colours of A (a name or a file)")
-    add("--palette_b", metavar="P", help="segmentation: colours of B (a name or a file)")
-    add("--inception", metavar="FILE", help="fid, kid: weights, instead of fetching them once")
+    add("--palette_a", metavar="P", help="segmentation: palette of domain A, a name or a file")
+    add("--palette_b", metavar="P", help="segmentation: palette of domain B, a name or a file")
+    add("--inception", metavar="FILE", help="fid, kid: file of weights instead of downloaded ones")
     add(
         "--save",
         type=command.path,
         metavar="FOLDER",
-        help="keep the images: FOLDER/STEP/fake_b/NAME.png",
+        help="save the images as FOLDER/STEP/fake_b/NAME.png and so on",
     )
     add(
         "--images",
-        "--pictures",  # the earlier name
+        "--pictures",  # the name in earlier versions
         type=command.path,
         metavar="FOLDER",
-        help="with fake_b, fake_a, ... made before; the figures are not added to the run's",
+        help="folder of saved images (fake_b, fake_a, ...); results are not stored with the run",
     )
-    add("--json", type=command.path, metavar="FILE", help="write the figures there as well")
+    add("--json", type=command.path, metavar="FILE", help="also write the results to a file")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; without arguments, that of the process.
+    """Run the program.
+
+    Args:
+        arguments: Command line without the program's name; by default that of the process.
 
     Raises:
-        UserError: a mistake of the user's.
+        UserError: The arguments, the run or its test images are wrong.
     """
-    given = _parse(arguments)
-    if given.images and (given.save or given.checkpoint != "latest"):
-        raise UserError("--images takes images as they are: no --checkpoint, no --save")
-    if given.json and not given.json.absolute().parent.is_dir():
-        raise UserError(f"--json {given.json}: there is no such folder")
-    config = _configuration(given)
-    if given.images:
-        evaluation = Evaluation(config)
-        sets = read_sets(given.images, evaluation.real, evaluation.needs)
-        scored = evaluation.score(sets)
-        found = {str(given.images): scored}
-        print(results.table({"figure": scored}))
+    args = _parse(arguments)
+    if args.images and (args.save or args.checkpoint != "latest"):
+        raise UserError("--images: expected neither --checkpoint nor --save, which need a model")
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise UserError(f"--json {args.json}: no such folder")
+    config = _configuration(args)
+    if args.images:
+        evaluation = build_evaluation(config)
+        sets = read_sets(args.images, evaluation.real, evaluation.needs)
+        results = evaluation.compute(sets)
+        columns = {str(args.images): results}
+        print(results_lib.table({"value": results}))
     else:
-        found = {str(k): v for k, v in _evaluate_checkpoints(given, config).items()}
-        print(results.table(found))
-    if given.json:
+        columns = {str(step): r for step, r in _evaluate_checkpoints(args, config).items()}
+        print(results_lib.table(columns))
+    if args.json:
         try:
-            given.json.write_text(json.dumps(found, indent=2) + "\n")
+            write_text(args.json, json.dumps(columns, indent=2) + "\n")
         except OSError as error:
-            raise UserError(f"--json {given.json}: cannot be written: {error.strerror}") from error
+            raise UserError(f"--json {args.json}: cannot be written: {error.strerror}") from error
 
 
-def _configuration(given: argparse.Namespace) -> Any:
-    """That of the run, with what the command line says of figures."""
-    path = given.workdir / "config.json"
+def _configuration(args: argparse.Namespace) -> Any:
+    """Return the configuration of the run, changed as the arguments say."""
+    path = args.workdir / "config.json"
     if not path.is_file():
-        raise UserError(f"--workdir {given.workdir}: no run in it; config.json was expected")
+        raise UserError(f"--workdir {args.workdir}: expected a run, which has a config.json")
     config = config_lib.read_json(path)
     for name in ("metrics", "palette_a", "palette_b", "inception"):
-        if getattr(given, name) is not None:
-            config.evaluation[name] = getattr(given, name)
+        if getattr(args, name) is not None:
+            config.evaluation[name] = getattr(args, name)
     config.evaluation.best = ""
     for name in ("test_a", "test_b"):
-        if (value := getattr(given, name)) is not None:
+        if (value := getattr(args, name)) is not None:
             if config.data.source != "folder":
                 raise UserError(
-                    f"--{name} is for runs on folders; this one is on {config.data.source}"
+                    f"--{name}: expected a run with data.source=folder, got {config.data.source}"
                 )
             config.data[name] = value
     return config
 
 
-def _evaluate_checkpoints(given: argparse.Namespace, config: Any) -> dict[int, Figures]:
-    checkpoints = _checkpoints(given)
-    evaluation = Evaluation(config)
-    own_tests = given.test_a is None and given.test_b is None
-    found: dict[int, Figures] = {}
+def _evaluate_checkpoints(args: argparse.Namespace, config: Any) -> dict[int, Results]:
+    checkpoints = _checkpoints(args)
+    evaluation = build_evaluation(config)
+    if args.save:
+        check_names(evaluation.real, "--save")
+    is_own_test_set = args.test_a is None and args.test_b is None
+    results: dict[int, Results] = {}
     for checkpoint in checkpoints:
-        translator = Translator.load(given.workdir, checkpoint=checkpoint)
+        translator = Translator.load(args.workdir, checkpoint=checkpoint)
         sets = make_sets(translator, evaluation.real, evaluation.needs)
-        if given.save:
-            save_sets(sets, given.save / str(translator.step))
-        found[translator.step] = evaluation.score(sets)
-        if own_tests:
-            results.write_figures(given.workdir, translator.step, found[translator.step])
-    if own_tests:
-        _write_events(given.workdir, found)
-    return found
+        if args.save:
+            save_sets(sets, args.save / str(translator.step))
+        results[translator.step] = evaluation.compute(sets)
+        if is_own_test_set:
+            results_lib.write_results(args.workdir, translator.step, results[translator.step])
+    if is_own_test_set:
+        _write_events(args.workdir, results)
+    return results
 
 
-def _checkpoints(given: argparse.Namespace) -> list[str]:
-    """Those that are asked for; all but latest and best are there."""
-    opened = Checkpoints(given.workdir, read_only=True)
-    there = list(map(str, opened.steps))
-    opened.close()
-    if given.checkpoint in ("latest", "best"):
-        return [given.checkpoint]
-    wanted = there if given.checkpoint == "all" else given.checkpoint.split(",")
-    for step in wanted or [""]:
-        if step not in there:
-            listed = ", ".join(there) or "none"
+def _checkpoints(args: argparse.Namespace) -> list[str]:
+    """Return the chosen checkpoints; steps are checked to exist."""
+    checkpoints = Checkpoints(args.workdir, read_only=True)
+    steps = list(map(str, checkpoints.steps))
+    checkpoints.close()
+    if args.checkpoint in ("latest", "best"):
+        return [args.checkpoint]
+    chosen = steps if args.checkpoint == "all" else args.checkpoint.split(",")
+    for step in chosen or [""]:
+        if step not in steps:
             raise UserError(
-                f"--checkpoint {given.checkpoint}: choose latest, best, all or steps of {listed}"
+                f"--checkpoint {args.checkpoint}: expected latest, best, all, or steps of "
+                f"{', '.join(steps) or 'a run that has some'}"
             )
-    return wanted
+    return chosen
 
 
-def _write_events(workdir: Path, found: dict[int, Figures]) -> None:
-    """The figures as TensorBoard's scalars, where TensorFlow is installed."""
+def _write_events(workdir: Path, results: dict[int, Results]) -> None:
+    """Write the results as scalars for TensorBoard if TensorFlow is installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
@@ -148,7 +159,7 @@ def _write_events(workdir: Path, found: dict[int, Figures]) -> None:
         return
     tf.config.set_visible_devices([], "GPU")
     writer = metric_writers.SummaryWriter(str(workdir))
-    for step, values in sorted(found.items()):
+    for step, values in sorted(results.items()):
         writer.write_scalars(step, values)
     writer.flush()
     writer.close()

@@ -14,7 +14,7 @@ from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
 from cyclegan_jax.build import build_networks
 from cyclegan_jax.evaluation import results
-from cyclegan_jax.evaluation.metrics import Evaluation, best_figure
+from cyclegan_jax.evaluation.metrics import Evaluation
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.losses import Metrics
 from cyclegan_jax.state import TrainState, count_parameters
@@ -161,19 +161,19 @@ class Report:
             Translator.of(build_networks(self._config), state.inference_params, step)
         )
         self._writer.write_scalars(step, found)
-        results.write_figures(self._workdir, step, found)
+        results.write_results(self._workdir, step, found)
         best = self._config.evaluation.best
-        return best_figure(best, found) if best else None
+        return results.value_of(best, found) if best else None
 
     def end(self, state: TrainState) -> None:
         """Prints what the run has come to, and where its last samples are."""
         if not self._is_writer:
             return
         if self._evaluation is not None:
-            kept = results.read_figures(self._workdir)
+            kept = results.read_results(self._workdir)
             steps = {"start": 0, "end": int(state.step)}
             columns = {title: kept[step] for title, step in steps.items() if step in kept}
-            identity = self._evaluation.identity()
+            identity = self._evaluation.unchanged()
             print(results.table(columns | ({"identity": identity} if identity else {})))
         for path in sorted((self._workdir / "samples").glob("*.png"))[-2:]:
             print(f"sample: {path}")

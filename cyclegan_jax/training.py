@@ -18,7 +18,7 @@ from cyclegan_jax import data
 from cyclegan_jax.build import build_model, build_state, check_image_size, run_length
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import compile_step, place
-from cyclegan_jax.evaluation.metrics import Evaluation, is_better
+from cyclegan_jax.evaluation.build import build_evaluation
 from cyclegan_jax.metrics_writer import Report
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.utils.errors import UserError
@@ -59,7 +59,9 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
 
     evaluation = None
     if config.evaluate_every_steps and jax.process_index() == 0:
-        evaluation = Evaluation(config, (sources.test_a, sources.test_b))
+        evaluation = build_evaluation(config, (sources.test_a, sources.test_b))
+    best = config.evaluation.best
+    higher_is_better = bool(evaluation and best and evaluation.higher_is_better(best))
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock(workdir))
@@ -114,7 +116,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             if due(config.evaluate_every_steps):
                 # A loss that is not finite must not get into a checkpoint.
                 report.flush(prefetcher.wait_seconds)
-                keep_if_best(checkpoints, state, config, report.evaluate(state))
+                value = report.evaluate(state)
+                keep_if_best(checkpoints, state, config, value, higher_is_better)
             if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or signum:
                 report.flush(prefetcher.wait_seconds)
                 checkpoints.save(state, config)
@@ -129,7 +132,11 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
 
 
 def keep_if_best(
-    checkpoints: Checkpoints, state: TrainState, config: ConfigDict, value: float | None
+    checkpoints: Checkpoints,
+    state: TrainState,
+    config: ConfigDict,
+    value: float | None,
+    higher_is_better: bool,
 ) -> None:
     """Keep the checkpoint of a state whose chosen metric is better than all before.
 
@@ -138,18 +145,20 @@ def keep_if_best(
         state: State after an update.
         config: Configuration of the run; `evaluation.best` names the metric.
         value: Value of that metric; None in processes that compute none.
+        higher_is_better: Whether higher values of that metric are better.
     """
-    figure = config.evaluation.best
-    if not figure:
+    metric = config.evaluation.best
+    if not metric:
         return
     best = checkpoints.best
+    sign = 1 if higher_is_better else -1
     better = value is not None and (
-        best is None or best.figure != figure or is_better(figure, value, best.value)
+        best is None or best.figure != metric or sign * value > sign * best.value
     )
     if jax.process_count() > 1:
         better = bool(multihost_utils.broadcast_one_to_all(np.int32(better)))
     if better:
-        checkpoints.keep_as_best(state, config, figure, value)
+        checkpoints.keep_as_best(state, config, metric, value)
 
 
 def is_early(step: int) -> bool:

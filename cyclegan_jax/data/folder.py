@@ -17,10 +17,16 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".ppm", "
 
 
 class FolderSource:
-    """Source of image files, in the given order."""
+    """Source of image files, in the given order.
 
-    def __init__(self, files: Sequence[Path]):
+    Args:
+        files: Paths of the images.
+        folders: Folder of each image, possibly several levels up; by default that of the file.
+    """
+
+    def __init__(self, files: Sequence[Path], folders: Sequence[Path] | None = None):
         self.files = tuple(files)
+        self._folders = folders
 
     def __len__(self) -> int:
         return len(self.files)
@@ -31,6 +37,11 @@ class FolderSource:
     def name(self, index: int) -> str:
         """Return the path of a file."""
         return str(self.files[index])
+
+    def relative_name(self, index: int) -> str:
+        """Return the path of a file in its folder; images of A and B are paired by it."""
+        file = self.files[index]
+        return os.path.relpath(file, self._folders[index]) if self._folders else file.name
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Return (height, width) from a file's header; raise UserError if it is unreadable."""
@@ -66,7 +77,18 @@ def folder_source(settings: Any, split: str, domain: str) -> FolderSource | None
         if place is None:
             return None
         field, places = "dir", [place]
-    return FolderSource([file for place in places for file in _files_of(place, f"data.{field}")])
+    files: list[Path] = []
+    folders: list[Path] = []
+    for place in places:
+        images = _files_of(place, f"data.{field}")
+        files += images
+        folders += [place if place.is_dir() else _common_folder(images)] * len(images)
+    return FolderSource(files, folders)
+
+
+def _common_folder(files: Sequence[Path]) -> Path:
+    """Return the deepest folder that contains all files."""
+    return Path(os.path.commonpath({os.path.normpath(file.parent.absolute()) for file in files}))
 
 
 def _under_root(root: str, split: str, domain: str) -> Path | None:

@@ -24,15 +24,14 @@ def build_evaluation(
     settings = config.evaluation
     names = [name.strip() for name in settings.metrics.split(",") if name.strip()]
     check_metrics(names)
-    sources = test_sources or data.load_sources(config.data, "test")
-    for domain, source in zip("ab", sources, strict=True):
-        if source is None:
-            raise UserError(_missing(config.data, domain))
-    test_a, test_b = sources
+    sources = test_sources or data.open_split(config.data, "test")
     context = MetricContext(
-        real={f"real_{d}": _load(config, s, d) for d, s in (("a", test_a), ("b", test_b))},
-        test_a=test_a,
-        test_b=test_b,
+        real={
+            f"real_{domain}": _load(config.data, domain, source)
+            for domain, source in zip("ab", sources, strict=True)
+        },
+        test_a=sources[0],
+        test_b=sources[1],
         palette_a=settings.palette_a,
         palette_b=settings.palette_b,
         inception=settings.inception,
@@ -43,14 +42,14 @@ def build_evaluation(
     return evaluation
 
 
-def _load(config: Any, source: Any, domain: str) -> ImageSet:
-    return real_set(source, data.transformed_images(config, source, domain=domain))
-
-
-def _missing(settings: Any, domain: str) -> str:
-    message = f"domain {domain.upper()}: expected test images to compute metrics from, got none"
-    if settings.source != "folder":
-        return f"{message}; data.source={settings.source} has none"
-    if settings.direction == "b_to_a":  # folders keep their letters
-        domain = "b" if domain == "a" else "a"
-    return f"{message}; set data.test_{domain}, or add test{domain.upper()} to data.dir"
+def _load(settings: Any, domain: str, source: data.Source | None) -> ImageSet:
+    if source is None:
+        message = f"domain {domain.upper()}: expected test images to compute metrics from, got none"
+        if settings.source != "folder":
+            raise UserError(f"{message}; data.source={settings.source} has none")
+        folder = data.DIRECTIONS[settings.direction]["ab".index(domain)]
+        raise UserError(
+            f"{message}; set data.test_{folder}, or add test{folder.upper()} to data.dir"
+        )
+    transform = data.build_transform(settings, domain)
+    return real_set(source, transform, skip_unreadable=settings.skip_unreadable)

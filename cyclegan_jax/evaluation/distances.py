@@ -41,7 +41,7 @@ def _covariance_factor(features: np.ndarray) -> np.ndarray:
     # The row of zeros only affects rounding: results agree with stored ones to the last digit.
     rows = np.pad(features - features.mean(axis=0), ((0, 1), (0, 0)))
     if len(rows) > rows.shape[1]:
-        rows = np.linalg.qr(rows, mode="r")
+        rows = np.asarray(np.linalg.qr(rows, mode="r"))
     return rows / np.sqrt(len(features) - 1)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from cyclegan_jax.evaluation.image_sets import ImageSet
 from cyclegan_jax.evaluation.inception import FEATURES, SIDE, Inception
 from cyclegan_jax.evaluation.inception_weights import checksum, load_weights
+from cyclegan_jax.utils.atomic import atomic_path
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import to_8_bits
 
@@ -160,14 +160,10 @@ def cached_features(
     except (OSError, ValueError, EOFError):
         pass  # missing or damaged
     features = np.concatenate([np.zeros((0, FEATURES), np.float32), *extractor(images)])
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npy")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(path) as temporary:
             np.save(temporary, features)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"{folder}: features cannot be cached there: {error.strerror or error}"

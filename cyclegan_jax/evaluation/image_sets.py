@@ -73,22 +73,25 @@ class ImageSet:
 ImageSets = dict[str, ImageSet]
 
 
-def real_set(source: data.Source, images: Iterator[tuple[str, np.ndarray]]) -> ImageSet:
-    """Load one domain's test images.
+def real_set(
+    source: data.Source, transform: data.Transform, *, skip_unreadable: bool = False
+) -> ImageSet:
+    """Load the test images of one domain.
 
     Args:
         source: Source of the images. It may have a method `relative_name(index)` that returns the
             path of an image in its folder.
-        images: Names in `source` and transformed images; unreadable ones may be missing.
+        transform: Transform of the domain.
+        skip_unreadable: Skip unreadable images, with a warning.
 
     Raises:
-        UserError: An image is unreadable, or all are missing.
+        UserError: An image is unreadable, or all are skipped.
     """
-    relative = getattr(source, "relative_name", lambda i: PurePath(source.name(i)).name)
-    names = {source.name(i): _plain(relative(i)) for i in range(len(source))}
-    loaded = list(images)
+    relative_name = getattr(source, "relative_name", lambda i: PurePath(source.name(i)).name)
+    names = {source.name(i): _plain(relative_name(i)) for i in range(len(source))}
+    loaded = list(data.transformed_images(source, transform, skip_unreadable=skip_unreadable))
     if not loaded:
-        raise UserError(f"image {source.name(0)} and all others of its test set are unreadable")
+        raise UserError(f"image {source.name(0)} and all {len(source)} of its set are unreadable")
     sources = [name for name, _ in loaded]
     return ImageSet([image for _, image in loaded], [names[name] for name in sources], sources)
 
@@ -98,7 +101,7 @@ def _plain(path: str | PurePath) -> str:
     path = PurePath(path)
     if path.suffix.lower() in SUFFIXES:
         path = path.with_suffix("")
-    return "/".join(re.sub(r"[^\w.-]+", "_", part) for part in path.parts)
+    return "/".join(re.sub(r"[^\w.-]+|^[.]+$", "_", part) for part in path.parts)
 
 
 def make_sets(translator: Translator, real: ImageSets, kinds: Collection[str]) -> ImageSets:

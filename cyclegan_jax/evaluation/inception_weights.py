@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from cyclegan_jax.evaluation.inception import FEATURES, SIDE, Inception
 from cyclegan_jax.torch_weights.files import read_tensors
+from cyclegan_jax.utils.atomic import atomic_path
 from cyclegan_jax.utils.errors import UserError
 
 URL = (
@@ -60,20 +61,16 @@ def fetch_weights(folder: Path) -> Path:
                 "delete it to download it again"
             )
         return path
-    temporary = folder / f".{FILE_NAME}.{os.getpid()}.tmp"
     logging.info("Downloading the Inception weights (95 MB) from %s", URL)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(path) as temporary:
             digest = _download(temporary)
             if digest != SHA256:
                 raise UserError(
                     f"{URL}: expected the file with SHA-256 {SHA256}, got {digest}; get the file "
                     f"elsewhere and put it at {path}"
                 )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (OSError, http.client.HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise UserError(

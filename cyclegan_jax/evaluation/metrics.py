@@ -123,7 +123,7 @@ def _unchanged(kind: str, name: str) -> Metric:
     """Build the metric of translations that should equal the test images."""
 
     def compute(sets: ImageSets) -> Results:
-        results = {}
+        results: Results = {}
         for domain in "ab":
             images, originals = sets[f"{kind}_{domain}"].images, sets[f"real_{domain}"].images
             for key, value in similarity(zip(images, originals, strict=True)).items():
@@ -138,7 +138,7 @@ def paired(context: MetricContext) -> Metric:
     pairs = _pairs(context, "paired")
 
     def compute(sets: ImageSets) -> Results:
-        results = {}
+        results: Results = {}
         for source, target in _DIRECTIONS:
             fakes, reals = sets[f"fake_{target}"].images, sets[f"real_{target}"].images
             for key, value in similarity((fakes[i], reals[j]) for i, j in pairs[source]).items():
@@ -149,7 +149,7 @@ def paired(context: MetricContext) -> Metric:
 
 
 def _pairs(context: MetricContext, metric: str) -> dict[str, list[tuple[int, int]]]:
-    """Return positions of the images in {domain: (domain, other domain)}, checked for equal size."""
+    """Return {domain: positions in it and in the other domain} of pairs, which have equal sizes."""
     a, b = context.real["real_a"], context.real["real_b"]
     pairs = match_names(a, b, metric)
     for i, j in pairs:
@@ -181,7 +181,7 @@ def segmentation(context: MetricContext) -> Metric:
     pairs = _pairs(context, "segmentation")
 
     def compute(sets: ImageSets) -> Results:
-        results = {}
+        results: Results = {}
         for target, palette in palettes.items():
             source = "a" if target == "b" else "b"
             fakes, reals = sets[f"fake_{target}"].images, sets[f"real_{target}"].images
@@ -232,7 +232,7 @@ def _distance(
     real = {domain: features.of_test_set(context.real[f"real_{domain}"]) for domain in "ab"}
 
     def compute(sets: ImageSets) -> Results:
-        results = {}
+        results: Results = {}
         for source, target in _DIRECTIONS:
             values = distance(features.of(sets[f"fake_{target}"]), real[target])
             results |= {f"{source}_to_{target}/{key}": value for key, value in values.items()}

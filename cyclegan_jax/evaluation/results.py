@@ -1,11 +1,11 @@
 """Values of metrics by name, stored in a work directory and shown as a table."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
+from cyclegan_jax.utils.atomic import write_text
 from cyclegan_jax.utils.errors import UserError
 
 # {name: value}, such as {"a_to_b/fid": 61.5}
@@ -62,16 +62,14 @@ def write_results(workdir: Path, step: int, results: Results) -> Path:
     try:
         path.parent.mkdir(exist_ok=True)
         stored = json.loads(path.read_text()) if path.exists() else {}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(stored | results, indent=2) + "\n")
-        temporary.replace(path)
+        write_text(path, json.dumps(stored | results, indent=2) + "\n")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: results cannot be written: {error}") from error
     return path
 
 
 def table(columns: dict[str, Results]) -> str:
-    """Format results as text: one row per name, one column per title, blank where one is missing."""
+    """Format results as text: a row per name, a column per title, blank where one is missing."""
     names = list(dict.fromkeys(name for results in columns.values() for name in results))
     width = max(map(len, names), default=0)
     lines = [" " * width + "".join(f"{title:>12}" for title in columns)]

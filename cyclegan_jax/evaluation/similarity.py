@@ -1,15 +1,14 @@
 """Similarity of pairs of images: L1, PSNR and SSIM.
 
-SSIM is that of scikit-image to 1e-15, at the same speed, without its 50 MB of packages; dm-pix computes
-in float32 (1e-6 off), seven times as slowly, and accepts images smaller than the window.
+SSIM equals scikit-image's to 1e-15 at the same speed without its 55 MB; dm-pix is off by 1e-6.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
-# PSNR of equal images in means, which JSON could not hold as infinity. A 256x256 image with a single
-# wrong value has 101 dB.
+# PSNR of equal images in means; JSON cannot hold infinity. A 256x256 image with one wrong value has
+# 101 dB.
 PSNR_CAP = 100.0
 
 # Wang et al. 2004: Gaussian window of 11x11, and constants against division by zero.

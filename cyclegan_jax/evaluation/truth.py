@@ -52,7 +52,7 @@ def truth_results(
         against the images of domain A. There is no `a_to_b/psnr`, since textures of the built-in
         domain B can be correct at another offset.
     """
-    results = {}
+    results: Results = {}
     for direction, fakes, source, target in (
         ("a_to_b", fake_b, test_a, test_b),
         ("b_to_a", fake_a, test_b, test_a),

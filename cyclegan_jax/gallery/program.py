@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclegan_jax.data.folder import SUFFIXES, search
-from cyclegan_jax.evaluation.results import read_figures
+from cyclegan_jax.evaluation.results import read_results
 from cyclegan_jax.gallery import page
 from cyclegan_jax.gallery.curves import by_name, read_events, split_name
 from cyclegan_jax.gallery.plots import plots
@@ -109,7 +109,7 @@ def run_page(workdir: Path, checkpoint: str | int = "latest", count: int = _RUN_
 
     a_to_b = Translator.load(workdir, "a_to_b", checkpoint)
     config = config_lib.read_json(workdir / "config.json")
-    metrics = read_figures(workdir)
+    metrics = read_results(workdir)
     return page.render(
         "run.html",
         title=workdir.resolve().name,

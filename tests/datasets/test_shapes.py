@@ -7,7 +7,7 @@ import pytest
 
 from cyclegan_jax.data.shapes import CLASSES, NOISE, PALETTES, ShapesSource
 from cyclegan_jax.evaluation import segmentation
-from cyclegan_jax.evaluation.truth import psnr, shapes_figures
+from cyclegan_jax.evaluation.truth import psnr, truth_results
 from cyclegan_jax.utils.errors import UserError
 
 DOMAINS = ("a", "b")
@@ -101,7 +101,7 @@ def test_stripes_are_periodic_fixed_and_mirror_symmetric(size: int) -> None:
 def test_the_identity_scores_low() -> None:
     """Unchanged images have the right sky and nothing else."""
     test_a, test_b = (ShapesSource("test", d, 64, 64) for d in DOMAINS)
-    metrics = shapes_figures(images(test_a), images(test_b), test_a, test_b)
+    metrics = truth_results(images(test_a), images(test_b), test_a, test_b)
     for direction in ("a_to_b", "b_to_a"):
         assert metrics[f"{direction}/pixel_accuracy"] < 0.4
         assert metrics[f"{direction}/object_iou"] < 0.05
@@ -112,7 +112,7 @@ def test_the_identity_scores_low() -> None:
 def test_the_true_translation_scores_perfectly() -> None:
     """The image of the other domain has every pixel right."""
     test_a, test_b = (ShapesSource("test", d, 64, 8) for d in DOMAINS)
-    metrics = shapes_figures(images(test_b), images(test_a), test_a, test_b)
+    metrics = truth_results(images(test_b), images(test_a), test_a, test_b)
     assert metrics.pop("b_to_a/psnr") == np.inf
     assert set(metrics) == {
         f"{direction}/{metric}"
@@ -126,7 +126,7 @@ def test_each_direction_is_scored_against_its_own_images() -> None:
     """Sky-only images in one direction do not change the metrics of the other."""
     test_a, test_b = (ShapesSource("test", d, 32, 4) for d in DOMAINS)
     sky = np.broadcast_to(np.uint8(PALETTES["a"]["sky"][0]), (4, 32, 32, 3))
-    metrics = shapes_figures(sky, images(test_a), test_a, test_b)
+    metrics = truth_results(sky, images(test_a), test_a, test_b)
     area = float((labels(test_a) == 0).mean())
     assert metrics["a_to_b/pixel_accuracy"] == pytest.approx(area)
     assert metrics["a_to_b/object_iou"] == 0

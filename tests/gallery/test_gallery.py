@@ -11,7 +11,7 @@ import pytest
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
-from cyclegan_jax.evaluation.results import write_figures
+from cyclegan_jax.evaluation.results import write_results
 from cyclegan_jax.gallery.curves import read_events
 from cyclegan_jax.gallery.program import main
 from cyclegan_jax.inference.translator import Translator
@@ -37,7 +37,7 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("gallery") / "<i>run"
     config, _ = save_run(workdir, (5,))
     for step, metrics in METRICS.items():
-        write_figures(workdir, step, metrics)
+        write_results(workdir, step, metrics)
     config.init_from = "/home/user/runs/base"
     config.data.dir = "~/private/images/"
     config.data.train_a = "/home/user/a1,../other/a2"

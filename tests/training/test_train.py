@@ -73,7 +73,7 @@ def test_evaluation_is_that_of_the_saved_networks(run):
             images.append(image_io.to_uint8(np.asarray(y[0])))
         return np.stack(images)
 
-    figures = truth.shapes_figures(
+    figures = truth.truth_results(
         translate("gen_ab", test_a), translate("gen_ba", test_b), test_a, test_b
     )
     stored = json.loads((workdir / "evaluation" / "10.json").read_text())

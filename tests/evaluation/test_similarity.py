@@ -1,4 +1,4 @@
-"""L1, PSNR and SSIM, against hand-worked values, a plain loop and scikit-image's recipe."""
+"""L1, PSNR and SSIM against values worked by hand, a plain loop and scikit-image's method."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from cyclegan_jax.evaluation.similarity import PSNR_CAP, l1, psnr, similarity, s
 
 
 def pair(shape: tuple[int, ...], dtype: type = np.uint8) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth images and noisy versions of them, [N, H, W, C]."""
+    """Return noisy and smooth images [N, H, W, C]."""
     rng = np.random.default_rng(0)
     top = np.iinfo(dtype).max
     smooth = ndimage.gaussian_filter(rng.uniform(-6, 6, shape), (0, 2, 2, 0))
@@ -21,7 +21,7 @@ def pair(shape: tuple[int, ...], dtype: type = np.uint8) -> tuple[np.ndarray, np
 
 
 def test_l1_worked_by_hand() -> None:
-    """Black for white is 1; (3 + 250) of two values out of four, over 255; 16 bits alike."""
+    """Black instead of white is 1; (3 + 250) / 4 / 255; the same in 16 bits."""
     black, white = np.zeros((1, 2, 2, 1), np.uint8), np.full((1, 2, 2, 1), 255, np.uint8)
     assert l1(black, white).tolist() == [1] and l1(white, white).tolist() == [0]
     one = np.array([5, 0, 9, 9], np.uint8).reshape(1, 2, 2, 1)
@@ -32,7 +32,7 @@ def test_l1_worked_by_hand() -> None:
 
 
 def test_psnr_worked_by_hand() -> None:
-    """Errors of 1 everywhere: 20 log10 of the greatest value; no error: infinite."""
+    """Errors of 1 everywhere: 20 log10 of the largest value; no error: infinite."""
     for dtype, decibels in ((np.uint8, 48.1308), (np.uint16, 96.3295)):
         truth = np.zeros((2, 3, 3, 1), dtype)
         image = truth.copy()
@@ -41,7 +41,7 @@ def test_psnr_worked_by_hand() -> None:
 
 
 def plain_ssim(x: np.ndarray, y: np.ndarray, peak: float) -> float:
-    """Wang et al. 2004, equations 13 to 17, window by window with Python's numbers."""
+    """Compute equations 13 to 17 of Wang et al. 2004 window by window in Python."""
     weights = [[math.exp(-(i * i + j * j) / 4.5) for j in range(-5, 6)] for i in range(-5, 6)]
     total = sum(map(sum, weights))
     values = []
@@ -66,7 +66,7 @@ def plain_ssim(x: np.ndarray, y: np.ndarray, peak: float) -> float:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_ssim_equals_a_plain_loop(dtype: type) -> None:
-    """Two channels, sides that differ, images one by one."""
+    """Images of two channels and different sides."""
     images, truth = pair((2, 13, 12, 2), dtype)
     expected = [plain_ssim(x, y, np.iinfo(dtype).max) for x, y in zip(images, truth, strict=True)]
     assert 0.1 < min(expected) < 0.95
@@ -74,7 +74,7 @@ def test_ssim_equals_a_plain_loop(dtype: type) -> None:
 
 
 def test_ssim_is_that_of_scikit_image() -> None:
-    """Its `structural_similarity` with the paper's settings: SciPy's filter, the border cut off."""
+    """`structural_similarity` with the paper's settings: SciPy's filter, borders cropped."""
     images, truth = pair((1, 40, 31, 3))
     x, y = images[0].astype(float), truth[0].astype(float)
 
@@ -84,9 +84,9 @@ def test_ssim_is_that_of_scikit_image() -> None:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     covariance = mean(x * y) - mean(x) * mean(y)
     variances = mean(x * x) - mean(x) ** 2 + mean(y * y) - mean(y) ** 2
-    figure = (2 * mean(x) * mean(y) + c1) * (2 * covariance + c2)
-    figure /= (mean(x) ** 2 + mean(y) ** 2 + c1) * (variances + c2)
-    expected = figure[5:-5, 5:-5].mean()
+    ssim_map = (2 * mean(x) * mean(y) + c1) * (2 * covariance + c2)
+    ssim_map /= (mean(x) ** 2 + mean(y) ** 2 + c1) * (variances + c2)
+    expected = ssim_map[5:-5, 5:-5].mean()
     np.testing.assert_allclose(ssim(images, truth), [expected], rtol=1e-9)
 
 
@@ -97,8 +97,8 @@ def test_ssim_of_flat_images_worked_by_hand() -> None:
     assert ssim(one, other).tolist() == pytest.approx([(30000 + c) / (32500 + c)])
 
 
-def test_ssim_has_its_ends() -> None:
-    """1 for equal images, the same both ways, below 0 for negatives."""
+def test_range_of_ssim() -> None:
+    """1 for equal images, symmetric, below 0 for negatives."""
     images, truth = pair((1, 20, 20, 3))
     assert ssim(truth, truth).tolist() == pytest.approx([1])
     np.testing.assert_allclose(ssim(images, truth), ssim(truth, images))
@@ -106,30 +106,30 @@ def test_ssim_has_its_ends() -> None:
 
 
 def test_similarity_is_the_mean_over_images() -> None:
-    """Of several sizes; equal images count with the cap, so that JSON can hold the figures."""
+    """Images of several sizes; PSNR of equal images is capped, so that JSON can hold the mean."""
     images, truth = pair((1, 20, 24, 3))
     larger = pair((1, 30, 16, 3))
     pairs = [(images[0], truth[0]), (larger[0][0], larger[1][0]), (truth[0], truth[0])]
-    figures = similarity(iter(pairs))
-    assert list(figures) == ["l1", "psnr", "ssim"]
+    results = similarity(iter(pairs))
+    assert list(results) == ["l1", "psnr", "ssim"]
     for name, measure in (("l1", l1), ("psnr", psnr), ("ssim", ssim)):
         each = [float(measure(x, y)[0]) for x, y in ((images, truth), larger, (truth, truth))]
-        assert figures[name] == pytest.approx(sum(min(value, 100) for value in each) / 3)
+        assert results[name] == pytest.approx(sum(min(value, 100) for value in each) / 3)
     assert similarity([(truth[0], truth[0])]) == {"l1": 0, "psnr": PSNR_CAP, "ssim": 1}
-    json.dumps(figures, allow_nan=False)
+    json.dumps(results, allow_nan=False)
 
 
 def test_images_smaller_than_the_window_have_no_ssim() -> None:
-    """One such image leaves the figure out; asked for by itself it is refused."""
+    """One small image removes SSIM from the means; `ssim` itself refuses it."""
     small, large = pair((1, 10, 30, 1)), pair((1, 30, 30, 1))
-    figures = similarity([(x[0], y[0]) for x, y in (large, small, large)])
-    assert list(figures) == ["l1", "psnr"]
+    results = similarity([(x[0], y[0]) for x, y in (large, small, large)])
+    assert list(results) == ["l1", "psnr"]
     with pytest.raises(ValueError, match="smaller than the window"):
         ssim(*small)
 
 
-def test_unlike_images_are_refused() -> None:
-    """Nothing is broadcast or converted silently; no images have no mean."""
+def test_different_shapes_and_types_are_refused() -> None:
+    """Nothing is broadcast or converted silently; there is no mean of no images."""
     image = np.zeros((1, 12, 12, 3), np.uint8)
     for measure in (l1, psnr, ssim):
         with pytest.raises(ValueError, match="cannot compare"):

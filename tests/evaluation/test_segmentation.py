@@ -1,4 +1,4 @@
-"""Assigning colours and comparing labels, against tables worked by hand and plain loops."""
+"""Classes by colour and scores of label maps, against values worked by hand and plain loops."""
 
 from pathlib import Path
 
@@ -14,15 +14,22 @@ from cyclegan_jax.evaluation.palettes import (
     find_palette,
     read_palette,
 )
-from cyclegan_jax.evaluation.segmentation import assign, confusion_of, published_scores, scores
-from cyclegan_jax.evaluation.truth import shapes_figures
+from cyclegan_jax.evaluation.segmentation import (
+    assign,
+    confusion_of,
+    published_score_names,
+    published_scores,
+    score_names,
+    scores,
+)
+from cyclegan_jax.evaluation.truth import truth_results
 from cyclegan_jax.utils.errors import UserError
 
 PALETTE = {"dark": [[0, 0, 0]], "warm": [[200, 100, 0], [250, 0, 0]], "cold": [[0, 0, 250]]}
 
 
-def test_pixels_take_the_nearest_colours_class() -> None:
-    """Worked by hand, with both colours of one class and values that would wrap in 8 bits."""
+def test_pixels_have_the_class_of_the_nearest_colour() -> None:
+    """Worked by hand, with two colours of one class and values that would overflow 8 bits."""
     table = [
         ([0, 0, 0], 0),
         ([10, 40, 10], 0),
@@ -35,8 +42,8 @@ def test_pixels_take_the_nearest_colours_class() -> None:
     assert assign(image, PALETTE).tolist() == [[[label for _, label in table]]]
 
 
-def test_of_equally_near_colours_the_first_counts() -> None:
-    """(0, 0, 125) lies half-way between dark and cold."""
+def test_first_of_equally_near_colours_wins() -> None:
+    """(0, 0, 125) is half-way between dark and cold."""
     image = np.array([0, 0, 125], np.uint8).reshape(1, 1, 1, 3)
     assert assign(image, PALETTE).item() == 0
     turned = {name: PALETTE[name] for name in ("cold", "dark")}
@@ -44,18 +51,18 @@ def test_of_equally_near_colours_the_first_counts() -> None:
 
 
 def test_assign_equals_a_plain_loop() -> None:
-    """Random images, pixel by pixel with Python integers."""
+    """Random images, pixel by pixel in Python integers."""
     images = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 3), np.uint8)
     colours = [(k, c) for k, cs in enumerate(PALETTE.values()) for c in cs]
     labels = assign(images, PALETTE)
     assert labels.dtype == np.uint8
-    for where in np.ndindex(2, 7, 5):
-        distances = [sum((int(images[where][i]) - c[i]) ** 2 for i in range(3)) for _, c in colours]
-        assert labels[where] == colours[distances.index(min(distances))][0]
+    for pixel in np.ndindex(2, 7, 5):
+        distances = [sum((int(images[pixel][i]) - c[i]) ** 2 for i in range(3)) for _, c in colours]
+        assert labels[pixel] == colours[distances.index(min(distances))][0]
 
 
 def test_scores_of_a_table_worked_by_hand() -> None:
-    """Five pixels. x: both 1, either 3; y: both 2, either 3; z: both 0, either 1."""
+    """Five pixels; intersection and union of x are 1 and 3, of y 2 and 3, of z 0 and 1."""
     truth = np.array([[[0, 0, 1, 1, 2]]])
     predicted = np.array([[[0, 1, 1, 1, 0]]])
     expected = {
@@ -68,8 +75,8 @@ def test_scores_of_a_table_worked_by_hand() -> None:
     assert scores(predicted, truth, ["x", "y", "z"]) == pytest.approx(expected)
 
 
-def test_a_class_in_neither_is_left_out() -> None:
-    """No z anywhere: the mean is over x (2 of 3) and y (1 of 2)."""
+def test_absent_class_is_ignored() -> None:
+    """Without z the mean is over x (2 of 3) and y (1 of 2)."""
     truth = np.array([[[0, 0, 0, 1]]])
     predicted = np.array([[[0, 0, 1, 1]]])
     result = scores(predicted, truth, ["x", "y", "z"])
@@ -77,38 +84,39 @@ def test_a_class_in_neither_is_left_out() -> None:
     assert result["mean_iou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
-def test_a_class_only_predicted_counts_as_zero() -> None:
-    """A class that was invented is wrong, not absent."""
+def test_class_that_is_only_predicted_counts_as_zero() -> None:
+    """A predicted class that the truth lacks is wrong, not absent."""
     result = scores(np.array([[[0, 1]]]), np.array([[[0, 0]]]), ["x", "y"])
     assert result == {"pixel_accuracy": 0.5, "x_iou": 0.5, "y_iou": 0.0, "mean_iou": 0.25}
 
 
 def test_scores_count_pixels_over_the_whole_set() -> None:
-    """Equal to sets of pixel positions; not the mean of per-image figures."""
+    """IoU from sets of pixel positions; not the mean of per-image values."""
     rng = np.random.default_rng(1)
     truth, predicted = rng.integers(0, 3, (2, 4, 6, 6))
     truth[0] = 0
     result = scores(predicted.astype(np.uint8), truth.astype(np.uint8), ["x", "y", "z"])
-    places = list(np.ndindex(truth.shape))
+    positions = list(np.ndindex(truth.shape))
     ious = []
     for k, name in enumerate("xyz"):
-        one = {p for p in places if truth[p] == k}
-        other = {p for p in places if predicted[p] == k}
+        one = {p for p in positions if truth[p] == k}
+        other = {p for p in positions if predicted[p] == k}
         ious.append(len(one & other) / len(one | other))
         assert result[f"{name}_iou"] == pytest.approx(ious[-1])
     assert result["mean_iou"] == pytest.approx(sum(ious) / 3)
-    right = sum(truth[p] == predicted[p] for p in places)
-    assert result["pixel_accuracy"] == pytest.approx(right / len(places))
+    correct = sum(truth[p] == predicted[p] for p in positions)
+    assert result["pixel_accuracy"] == pytest.approx(correct / len(positions))
+    assert set(result) == set(score_names("xyz"))
 
 
-def test_unequal_shapes_are_refused() -> None:
+def test_different_shapes_are_refused() -> None:
     """Nothing is broadcast silently."""
     with pytest.raises(ValueError, match="shapes"):
         scores(np.zeros((1, 2, 2), int), np.zeros((1, 2), int), ["x"])
 
 
 def painted(names: str, palette: Palette) -> np.ndarray:
-    """A row of pixels by the first letters of their classes; "-" is the first ignored colour."""
+    """Paint a row of pixels by the first letters of classes; "-" is the first ignored colour."""
     colours = {name[0]: colours[0] for name, colours in palette.classes.items()}
     colours["-"] = palette.ignored[0]
     return np.array([[[colours[letter] for letter in names]]], np.uint8)
@@ -121,10 +129,10 @@ FOUR = Palette(
 
 
 def test_published_scores_of_a_table_worked_by_hand() -> None:
-    """Ten evaluated pixels: road 5, of them 4 right; sky 5, of them 3 right; no car, no bus.
+    """Ten evaluated pixels: 5 of road, 4 of them correct; 5 of sky, 3 of them correct.
 
-    Painted are road 5, sky 4, car 1 and no bus; so road has 6 in either, sky 6, car 1. What is
-    painted where the truth is ignored does not count, even as a class of its own.
+    Predicted are road 5, sky 4, car 1 and bus 0, so the unions are 6, 6, 1 and 0. Predictions at
+    ignored pixels do not count, even as a class that occurs nowhere else.
     """
     truth = painted("rrrrrsssss--", FOUR)
     fakes = painted("rrrrsssscrbb", FOUR)
@@ -144,16 +152,17 @@ def test_published_scores_of_a_table_worked_by_hand() -> None:
 
 
 def test_published_scores_are_those_of_the_fully_convolutional_networks() -> None:
-    """The formulas of Long et al. in NumPy, what is not defined being left out of means."""
+    """The formulas of Long et al. in NumPy, with undefined values excluded from means."""
     rng = np.random.default_rng(2)
     confusion = rng.integers(0, 50, (6, 6))
-    confusion[2] = 0  # painted, never true
+    confusion[2] = 0  # predicted, never true
     confusion[4] = confusion[:, 4] = 0
     names = [f"c{k}" for k in range(6)]
     with np.errstate(invalid="ignore"):
         accuracies = np.diag(confusion) / confusion.sum(1)
         ious = np.diag(confusion) / (confusion.sum(1) + confusion.sum(0) - np.diag(confusion))
     result = published_scores(confusion, names)
+    assert set(result) <= set(published_score_names(names))
     assert result["pixel_accuracy"] == pytest.approx(np.diag(confusion).sum() / confusion.sum())
     assert result["class_accuracy"] == pytest.approx(np.nanmean(accuracies))
     assert result["mean_iou"] == pytest.approx(np.nanmean(ious))
@@ -162,8 +171,8 @@ def test_published_scores_are_those_of_the_fully_convolutional_networks() -> Non
         assert result.get(f"{name}_iou", np.nan) == pytest.approx(ious[k], nan_ok=True)
 
 
-def test_pixels_are_never_painted_as_ignored() -> None:
-    """A fake has evaluated classes alone, however near to an ignored colour it is.
+def test_ignored_colours_are_never_predicted() -> None:
+    """A translation has evaluated classes only, even where an ignored colour is nearest.
 
     From (200, 200, 255) the squared distance to white is 6050; to the four classes it is 141506,
     115226, 83025 and 85427: a car.
@@ -174,41 +183,43 @@ def test_pixels_are_never_painted_as_ignored() -> None:
     assert confusion_of(fakes, truth, FOUR).tolist() == expected
 
 
-def test_confusions_of_images_add_up() -> None:
-    """Sets of several sizes are scored image by image."""
+def test_confusion_matrices_add_up() -> None:
+    """The matrix of a set is the sum over its images, which may differ in size."""
     rng = np.random.default_rng(3)
     fakes, truth = rng.integers(0, 256, (2, 5, 8, 8, 3), np.uint8)
     parts = [confusion_of(f[None], t[None], FOUR) for f, t in zip(fakes, truth, strict=True)]
     np.testing.assert_array_equal(sum(parts), confusion_of(fakes, truth, FOUR))
 
 
-def test_a_set_of_ignored_pixels_has_no_scores() -> None:
-    """Refused rather than divided by zero."""
+def test_only_ignored_pixels_are_refused() -> None:
+    """Scores without evaluated pixels are an error, not a division by zero."""
     nothing = painted("--", FOUR)
     with pytest.raises(ValueError, match="no pixel"):
         published_scores(confusion_of(nothing, nothing, FOUR), list(FOUR.classes))
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("facades", 12)])
-def test_known_palettes_tell_their_classes_apart(name: str, classes: int) -> None:
-    """Every colour is there once, is its own class, and ignored ones are none."""
+@pytest.mark.parametrize(
+    ("name", "classes"), [("cityscapes", 19), ("facades", 12), ("shapes_a", 3), ("shapes_b", 3)]
+)
+def test_colours_of_built_in_palettes_are_distinct(name: str, classes: int) -> None:
+    """Each colour occurs once and is assigned to its own class, ignored ones to none."""
     palette = PALETTES[name]
     assert find_palette(name) is palette and len(palette.classes) == classes
-    colours = [colours[0] for colours in palette.classes.values()]
+    colours = [colour for colours in palette.classes.values() for colour in colours]
     everything = np.array([*colours, *palette.ignored])
     assert len(np.unique(everything, axis=0)) == len(everything)
     image = everything.astype(np.uint8)[None, None]
     confusion = confusion_of(image, image, palette)
-    np.testing.assert_array_equal(confusion, np.eye(classes))
+    np.testing.assert_array_equal(confusion, np.diag(list(map(len, palette.classes.values()))))
 
 
-def test_colours_of_known_palettes() -> None:
-    """The benchmark's evaluated classes in order; CMP's colours are the 12 of MATLAB's jet."""
+def test_published_colours() -> None:
+    """Cityscapes' evaluated classes in order; CMP's colours are the 12 of MATLAB's jet."""
     assert " ".join(CITYSCAPES.classes) == (
         "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
         "person rider car truck bus train motorcycle bicycle"
     )
-    # As programs that paint predictions write it into the palettes of their images.
+    # As other programs write them into the palettes of their predictions.
     numbers = (
         "128 64 128 244 35 232 70 70 70 102 102 156 190 153 153 153 153 153 250 170 30 220 220 0 "
         "107 142 35 152 251 152 70 130 180 220 20 60 255 0 0 0 0 142 0 0 70 0 60 100 0 80 100 "
@@ -216,24 +227,24 @@ def test_colours_of_known_palettes() -> None:
     )
     assert [v for (c,) in CITYSCAPES.classes.values() for v in c] == [*map(int, numbers.split())]
     for k, (colour,) in enumerate(FACADES.classes.values()):
-        # In blue, green and red a ramp up, a plateau of four and a ramp down, each 3 later.
+        # Blue, green and red each ramp up, stay for four colours and ramp down, 3 colours apart.
         ramps = [max(0, min(1, (4.5 - abs(k - centre)) / 3)) for centre in (8.5, 5.5, 2.5)]
         assert colour == [round(255 * ramp) for ramp in ramps]
 
 
 def test_scores_of_the_built_in_set_agree_with_its_truth() -> None:
-    """Paintings of the test scenes taken for label maps give the figures of the known labels."""
+    """Test scenes evaluated as label maps have the scores of the known labels."""
     test_a, test_b = (ShapesSource("test", domain, 32, 6) for domain in "ab")
     rng = np.random.default_rng(4)
     truths = {d: np.stack([s[i] for i in range(6)]) for d, s in (("a", test_a), ("b", test_b))}
     fakes = {d: np.where(rng.random((6, 32, 32, 1)) < 0.4, truths["a"], truths["b"]) for d in "ab"}
-    figures = shapes_figures(fakes["b"], fakes["a"], test_a, test_b)
+    results = truth_results(fakes["b"], fakes["a"], test_a, test_b)
     for direction, domain, source in (("a_to_b", "b", test_b), ("b_to_a", "a", test_a)):
         palette = Palette(source.palette)
         confusion = confusion_of(fakes[domain], truths[domain], palette)
         for name, value in published_scores(confusion, list(palette.classes)).items():
             if not name.endswith("_accuracy") or name == "pixel_accuracy":
-                assert value == figures[f"{direction}/{name}"]
+                assert value == results[f"{direction}/{name}"]
 
 
 def write(path: Path, text: str) -> Path:
@@ -241,8 +252,8 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_palette_file(tmp_path: Path) -> None:
-    """Names with blanks, several colours of a class, ignored ones, comments and blank lines."""
+def test_palette_file(tmp_path: Path) -> None:
+    """Names with spaces, several colours of a class, ignored ones, comments and blank lines."""
     path = write(
         tmp_path / "p.txt",
         "# name red green blue\n\nsea  0 0 255\nold town 200 10 10\nignore 0 0 0\n"
@@ -258,21 +269,24 @@ def test_a_palette_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a 0 0 0\nb 1 2\n", "line 2: 'b 1 2'; expected a name and three whole numbers"),
-        ("a 0 0 0\n\n1 2 3\n", "line 3: '1 2 3'"),
+        (
+            "a 0 0 0\nb 1 2\n",
+            "line 2: expected NAME RED GREEN BLUE with integers from 0 to 255, got 'b 1 2'",
+        ),
+        ("a 0 0 0\n\n1 2 3\n", "line 3: expected NAME"),
         ("a 0 0 256\n", "line 1"),
         ("a 0 0 -1\n", "line 1"),
         ("a 0 0 1.5\n", "line 1"),
         ("a 0,0,1\n", "line 1"),
         ("a 0 0 ²\n", "line 1"),
-        ("a 1 2 3\nb 0 0 0\nc 1 2 3\n", "line 3: the colour 1 2 3 is already in line 1"),
-        ("a 1 2 3\nignore 0 0 0\n", "1 classes; expected from 2 to 255"),
-        ("", "0 classes"),
-        ("".join(f"c{i} {i % 200} {i // 200} 0\n" for i in range(256)), "256 classes"),
+        ("a 1 2 3\nb 0 0 0\nc 1 2 3\n", "line 3: expected a new colour, got 1 2 3 of line 1"),
+        ("a 1 2 3\nignore 0 0 0\n", "expected 2 to 255 classes, got 1"),
+        ("", "got 0"),
+        ("".join(f"c{i} {i % 200} {i // 200} 0\n" for i in range(256)), "got 256"),
     ],
 )
-def test_mistakes_in_palette_files_are_named(tmp_path: Path, text: str, expected: str) -> None:
-    """One line with the file, the line and what was expected."""
+def test_wrong_palette_files(tmp_path: Path, text: str, expected: str) -> None:
+    """The error is one line that names the file, the line and what is expected."""
     path = write(tmp_path / "p.txt", text)
     with pytest.raises(UserError) as error:
         read_palette(path)
@@ -281,8 +295,10 @@ def test_mistakes_in_palette_files_are_named(tmp_path: Path, text: str, expected
 
 
 def test_an_unknown_palette_lists_the_choices(tmp_path: Path) -> None:
-    """Neither a name nor a file; and a file that is no text."""
-    with pytest.raises(UserError, match="cityscape: expected one of cityscapes, facades or a file"):
+    """The error for a wrong name lists the choices; a file may also not be text."""
+    with pytest.raises(
+        UserError, match="cityscape: expected one of cityscapes, facades, shapes_a, .* or a file"
+    ):
         find_palette("cityscape")
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""The Inception v3 of the Frechet distance in plain PyTorch, with the published names."""
+"""Inception v3 of the Frechet distance in plain PyTorch, with the published names."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ Tensor = torch.Tensor
 
 
 class Unit(nn.Module):
-    """Convolution without bias, batch norm in inference, ReLU."""
+    """Convolution without bias, batch norm in inference mode, ReLU."""
 
     def __init__(self, ins: int, outs: int, size: int | tuple[int, int] = 1, **options) -> None:
         super().__init__()
@@ -16,7 +16,7 @@ class Unit(nn.Module):
         self.bn = nn.BatchNorm2d(outs, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         return functional.relu(self.bn(self.conv(x)))
 
 
@@ -37,7 +37,7 @@ def _halve(x: Tensor) -> Tensor:
 
 
 class A(nn.Module):
-    """Grid of 35."""
+    """Block at 35x35."""
 
     def __init__(self, ins: int, pool: int) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class A(nn.Module):
         self.branch_pool = Unit(ins, pool)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         five = self.branch5x5_2(self.branch5x5_1(x))
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat([self.branch1x1(x), five, double, self.branch_pool(_average(x))], 1)
 
 
 class B(nn.Module):
-    """From 35 to 17."""
+    """Block from 35x35 to 17x17."""
 
     def __init__(self, ins: int) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ class B(nn.Module):
         self.branch3x3dbl_3 = Unit(96, 96, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat([self.branch3x3(x), double, _halve(x)], 1)
 
 
 class C(nn.Module):
-    """Grid of 17."""
+    """Block at 17x17."""
 
     def __init__(self, ins: int, middle: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class C(nn.Module):
         self.branch_pool = Unit(ins, 192)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = x
         for i in range(1, 6):
@@ -98,7 +98,7 @@ class C(nn.Module):
 
 
 class D(nn.Module):
-    """From 17 to 8."""
+    """Block from 17x17 to 8x8."""
 
     def __init__(self, ins: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class D(nn.Module):
         self.branch7x7x3_4 = Unit(192, 192, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
         return torch.cat(
             [self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven), _halve(x)], 1
@@ -118,7 +118,7 @@ class D(nn.Module):
 
 
 class E(nn.Module):
-    """Grid of 8; the last one pools by the maximum."""
+    """Block at 8x8; the last one pools by the maximum."""
 
     def __init__(self, ins: int, maximum: bool) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class E(nn.Module):
         self.branch_pool = Unit(ins, 192)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         three = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         pooled = functional.max_pool2d(x, 3, 1, 1) if self.maximum else _average(x)
@@ -150,7 +150,7 @@ class E(nn.Module):
 
 
 class Inception(nn.Module):
-    """Images [B, 3, H, W] in [0, 1] to features [B, 2048]; the classifier is never called."""
+    """Network from images [B, 3, H, W] in [0, 1] to features [B, 2048]; `fc` is not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Inception(nn.Module):
         self.fc = nn.Linear(2048, 1008)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same order."""
+        """Map [B, C, H, W] to [B, C', H', W']."""
         x = functional.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(2 * x - 1)))
         x = _halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(_halve(x))))
@@ -179,9 +179,9 @@ class Inception(nn.Module):
 
 
 def build(seed: int) -> Inception:
-    """Random weights that keep signals alive through all layers, norms that are not the identity.
+    """Build a network with random weights, and with norms that are not the identity.
 
-    Half of a layer's values are zeroed by ReLU, so kernels are drawn with variance 2 / fan in.
+    Kernels have variance 2 / fan-in, which keeps the scale of activations through ReLUs.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):

@@ -1,93 +1,70 @@
-"""Frechet and kernel distances, against SciPy, closed forms and plain loops."""
+"""Frechet and kernel distances against SciPy, closed forms and plain loops."""
 
 import numpy as np
 import pytest
 from scipy import linalg
 
-from cyclegan_jax.evaluation.distances import (
-    Statistics,
-    frechet_distance,
-    kernel_distance,
-    squared_mmd,
-)
+from cyclegan_jax.evaluation.distances import frechet_distance, kernel_distance, squared_mmd
 
 
 def gaussian(seed: int, count: int, features: int) -> np.ndarray:
-    """Draws from a made Gaussian: a mean, and a covariance that is far from diagonal."""
+    """Draw from a random Gaussian whose covariance is far from diagonal."""
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(features, features))
     return rng.normal(size=(count, features)) @ mixing + rng.normal(size=features)
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    return frechet_distance(Statistics([one]), Statistics([other]))
-
-
 @pytest.mark.parametrize("features", [1, 2, 7, 40])
 def test_frechet_equals_scipys_closed_form(features: int) -> None:
-    """|m - n|^2 + trace(C + D - 2 sqrtm(C D)), the square root being SciPy's."""
+    """The distance is |m - n|^2 + trace(C + D - 2 sqrtm(C D)), with SciPy's square root."""
     one, other = gaussian(0, 90, features), gaussian(1, 120, features)
     c, d = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (one, other))
     between = np.sum((one.mean(0) - other.mean(0)) ** 2)
     expected = between + np.trace(c + d - 2 * np.real(linalg.sqrtm(c @ d)))
-    assert distance(one, other) == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    assert distance(other, one) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert frechet_distance(other, one) == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_frechet_of_one_feature_worked_by_hand() -> None:
     """Means 1 and 7, variances 2 and 8: 36 + (sqrt 2 - sqrt 8)^2 = 38."""
     one, other = np.array([[0.0], [2.0]]), np.array([[5.0], [9.0]])
-    assert distance(one, other) == pytest.approx(38)
+    assert frechet_distance(one, other) == pytest.approx(38)
 
 
 def test_frechet_with_fewer_images_than_features() -> None:
-    """Singular covariances: turned into a space of more features, sets are as far as before."""
+    """Singular covariances: an isometry into more dimensions keeps the distance."""
     one, other = gaussian(2, 30, 5), gaussian(3, 40, 5)
     turn = linalg.orth(np.random.default_rng(4).normal(size=(60, 5))).T
-    assert distance(one @ turn, other @ turn) == pytest.approx(distance(one, other), rel=1e-9)
+    expected = frechet_distance(one, other)
+    assert frechet_distance(one @ turn, other @ turn) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(12, 64), (300, 16)])
 def test_frechet_of_a_set_and_itself_is_0(shape: tuple[int, int]) -> None:
-    """In any order, with singular covariances and others; and rounding puts it never below."""
+    """In any order, with singular covariances and others; rounding never makes it negative."""
     for seed in range(20):
         one = gaussian(seed, *shape).astype(np.float32)
-        assert 0 <= distance(one, one[::-1]) < 1e-9
+        assert 0 <= frechet_distance(one, one[::-1]) < 1e-9
 
 
-def test_batches_equal_the_whole_set() -> None:
-    """Mean and covariance are NumPy's of all features in float64, far from the origin too."""
-    features = (gaussian(6, 500, 8) + 1000).astype(np.float32)
-    parts = np.split(features, [1, 3, 3, 40, 400])
-    for statistics in (Statistics(parts), Statistics([features])):
-        factor = statistics.factor()
-        assert statistics.count == 500 and len(factor) <= 8 and factor.dtype == np.float64
-        wide = features.astype(np.float64)
-        np.testing.assert_allclose(statistics.mean, wide.mean(axis=0), rtol=1e-12)
-        np.testing.assert_allclose(factor.T @ factor, np.cov(wide, rowvar=False), rtol=1e-9)
-    # Asking for the covariance in between changes nothing.
-    statistics = Statistics(parts[:4])
-    statistics.factor()
-    for part in parts[4:]:
-        statistics.add(part)
-    assert frechet_distance(statistics, Statistics([features])) < 1e-9
-
-
-def test_statistics_stay_small() -> None:
-    """However many features came, less than three times as many rows as features are kept."""
-    statistics = Statistics(np.ones((5, 4)) * i for i in range(100))
-    assert statistics.count == 500
-    assert sum(map(len, statistics._rows)) <= 12
+def test_frechet_far_from_the_origin() -> None:
+    """Float32 features with large means: the distance is that in float64."""
+    one, other = gaussian(5, 300, 8).astype(np.float32), gaussian(6, 500, 8).astype(np.float32)
+    wide = [x.astype(np.float64) for x in (one + 1000, other + 1000)]
+    c, d = (np.cov(x, rowvar=False) for x in wide)
+    expected = np.sum((wide[0].mean(0) - wide[1].mean(0)) ** 2)
+    expected += np.trace(c + d - 2 * np.real(linalg.sqrtm(c @ d)))
+    assert frechet_distance(one + 1000, other + 1000) == pytest.approx(expected, rel=1e-9)
 
 
 def test_one_image_has_no_covariance() -> None:
-    """Refused rather than divided by zero."""
-    with pytest.raises(ValueError, match="at least 2 images, not 1"):
-        distance(np.ones((1, 3)), np.ones((2, 3)))
+    """One image is refused instead of dividing by zero."""
+    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+        frechet_distance(np.ones((1, 3)), np.ones((2, 3)))
 
 
 def plain_mmd(one: np.ndarray, other: np.ndarray) -> float:
-    """Binkowski et al. 2018, equation 4, pair by pair."""
+    """Compute equation 4 of Binkowski et al. 2018 pair by pair."""
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
         return (sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
@@ -101,13 +78,13 @@ def plain_mmd(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_mmd_equals_a_plain_double_loop() -> None:
-    """Sets of unlike sizes, as float32 like the features."""
+    """Float32 sets of different sizes."""
     one, other = (gaussian(7, 9, 5).astype(np.float32), gaussian(8, 12, 5).astype(np.float32))
     assert squared_mmd(one, other) == pytest.approx(plain_mmd(one, other), rel=1e-12)
 
 
 def test_kernel_distance_of_whole_sets_has_no_spread() -> None:
-    """A subset of all images is the same set every time."""
+    """Subsets of all images are all the same."""
     one, other = gaussian(9, 10, 4), gaussian(10, 10, 4)
     mean, deviation = kernel_distance(one, other, subsets=3, subset_size=10)
     assert mean == pytest.approx(plain_mmd(one, other), rel=1e-12)
@@ -115,7 +92,7 @@ def test_kernel_distance_of_whole_sets_has_no_spread() -> None:
 
 
 def test_kernel_distance_is_the_mean_and_spread_over_subsets() -> None:
-    """Pairs out of three and three: the nine equally likely values, worked out one by one."""
+    """Subsets of two out of three images: nine equally likely values, computed one by one."""
     one, other = gaussian(11, 3, 2), gaussian(12, 3, 2)
     pairs = ([0, 1], [0, 2], [1, 2])
     values = [plain_mmd(one[i], other[j]) for i in pairs for j in pairs]
@@ -124,8 +101,8 @@ def test_kernel_distance_is_the_mean_and_spread_over_subsets() -> None:
     assert deviation == pytest.approx(np.std(values), rel=0.1)
 
 
-def test_kernel_distance_tells_sets_apart() -> None:
-    """Draws from one Gaussian are within the spread of 0, from two far outside; repeatable."""
+def test_kernel_distance_separates_sets() -> None:
+    """Draws from one Gaussian are within the deviation of 0, from two far outside; repeatable."""
     one = gaussian(13, 200, 6)
     mean, deviation = kernel_distance(one[:100], one[100:])
     assert abs(mean) < 2 * deviation
@@ -134,8 +111,8 @@ def test_kernel_distance_tells_sets_apart() -> None:
     assert far == kernel_distance(one[:100], one[100:] + 3)
 
 
-def test_subsets_are_of_half_a_small_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And of 1000 where there are enough; never of fewer than 2."""
+def test_default_subset_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the smaller set, at most 1000 and at least 2 images."""
     sizes = set()
 
     def spy(one: np.ndarray, other: np.ndarray) -> float:
@@ -150,6 +127,6 @@ def test_subsets_are_of_half_a_small_set(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(("count", "size"), [(1, None), (5, 6), (5, 1)])
 def test_impossible_subsets_are_refused(count: int, size: int | None) -> None:
-    """One image, more than there are, one at a time."""
+    """Single images, subsets larger than a set, and subsets of one."""
     with pytest.raises(ValueError, match="subsets of"):
         kernel_distance(np.ones((count, 2)), np.ones((9, 2)), subset_size=size)
