@@ -19,7 +19,7 @@ from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.losses import discriminator_loss, generator_loss
 from cyclegan_jax.step import train_step
 from cyclegan_jax.utils import image_io
-from tests.states import SIZE, noise_batches, same_bits, start_state
+from tests.states import noise_batches, same_bits, start_state
 from tests.tiny import get_config as tiny_config
 
 PAIRS = 12
