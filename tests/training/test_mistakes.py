@@ -28,7 +28,7 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess:
         (["--config.crop_size=4"], "the nearest is config.data.crop_size"),
         (
             ["--config.batch_size=four"],
-            "config.batch_size: expected an integer such as 2, got 'four'",
+            "config.batch_size: expected an integer such as 1, got 'four'",
         ),
         (["--config.data.flip=maybe"], "config.data.flip: expected true or false such as True"),
         (["--config.precision=float16"], "expected one of float32, bfloat16, float64, got"),
