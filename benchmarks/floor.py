@@ -1,14 +1,14 @@
-"""The least time that an update can take on a chip, from what its convolutions compute and move.
+"""Lower bound of the time of an update on a chip, from the work of its convolutions.
 
     python -m benchmarks.floor
     python -m benchmarks.floor --sizes 256 --batches 1,16 --tflops 989 --terabytes 4.8
 
-Needs torch, and no GPU: the published program runs on tensors without data. A convolution, and
-likewise its gradients, cannot take less than its products take at the chip's peak, nor less than
-reading what it is given and writing what it gives, once, at the bandwidth of its memory. The floor
-is the sum of the larger of the two over all of them, and of what Adam reads and writes. Norms,
-activations, paddings and losses count as nothing, as if all were part of the convolutions. The
-chip is an H200 by default, in bfloat16, by its data sheet.
+Needs torch but no GPU: the published program runs on tensors without data. A convolution, or one
+of its gradients, takes at least the time of its multiplications at the chip's peak rate, and at
+least the time to read its operands and write its result once at the memory bandwidth. The bound is
+the sum of the larger of the two over all convolutions, and of Adam's memory traffic. Norms,
+activations, paddings and losses count as free, as if fused into the convolutions. By default the
+chip is an H200 in bfloat16, according to its data sheet.
 """
 
 import argparse
@@ -21,25 +21,25 @@ from benchmarks.machine import Columns, table
 from benchmarks.updates import Updates
 from benchmarks.work import Operation
 
-# Adam reads a parameter, its gradient and two means, and writes all but the gradient, in float32.
+# Adam reads parameters, gradients and two moments, and writes all but the gradients, in float32.
 _ADAM_BYTES = 4 * (4 + 3)
 
 
 def floor_of(
     operations: Sequence[Operation], parameters: int, bytes_each: int, rate: float, bandwidth: float
 ) -> dict[str, float]:
-    """The figures of an update.
+    """Compute the lower bound of an update.
 
     Args:
-        operations: of it.
-        parameters: how many numbers Adam moves.
-        bytes_each: of a number in a convolution.
-        rate: floating-point operations per second.
-        bandwidth: bytes per second.
+        operations: Convolutions of the update.
+        parameters: Number of parameters.
+        bytes_each: Bytes per element in a convolution.
+        rate: Floating-point operations per second.
+        bandwidth: Bytes per second.
 
     Returns:
-        {gflop, gigabytes, products, bytes, milliseconds}: what is computed and moved; the
-        milliseconds of each alone; and those of the floor.
+        {gflop, gigabytes, products, bytes, milliseconds}: work and memory traffic, the
+        milliseconds that each takes by itself, and the lower bound.
     """
     adam = parameters * _ADAM_BYTES / bandwidth
     products = [operation.flops / rate for operation in operations]
@@ -66,16 +66,16 @@ COLUMNS: Columns = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Does what the command line says."""
+    """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--sizes", type=parse_numbers, default=[128, 256, 512], help="pixels of a side")
+    add("--sizes", type=parse_numbers, default=[128, 256, 512], help="height and width of images")
     add("--batches", type=parse_numbers, default=[1, 16], help="pairs per update")
-    add("--tflops", type=float, default=989.0, help="of the chip (989)")
-    add("--terabytes", type=float, default=4.8, help="per second of its memory (4.8)")
-    add("--bytes", type=int, default=2, help="of a number in a convolution (2)")
+    add("--tflops", type=float, default=989.0, help="peak rate of the chip (989)")
+    add("--terabytes", type=float, default=4.8, help="memory bandwidth per second (4.8)")
+    add("--bytes", type=int, default=2, help="bytes per element in a convolution (2)")
     args = parser.parse_args(argv)
     task, rows = Updates(), []
     for size in args.sizes:

@@ -1,26 +1,27 @@
-"""The forms of a computation that benchmarks compare, by name.
+"""Forms of a computation that benchmarks compare, by name.
 
 A name is a base and modifiers, as in `ours_bfloat16+steps8` or `torch_tf32+compile`:
 
-    ours_float32, ours_bfloat16    with +stepsN (updates handed over at a time), +remat, +microN
-                                   (micro-batches; +micro alone: of one pair each; without:
-                                   by itself, one pair each on a CPU, one batch on a GPU)
-    torch_float32                  PyTorch, eager, in true float32
-    torch_tf32                     in float32 that a GPU's tensor cores may round, as JAX's are
-    torch_bfloat16                 autocast; with +channels_last in that layout
-    torch_compile, torch_graphs    what is fastest of the above, by torch.compile; the latter as
-                                   one program each way, replayed from CUDA graphs
-    +compile, +graphs              the same for one that is named
-    files                          of `benchmarks.translate` alone: the program, from file to file
+    ours_float32, ours_bfloat16    with +stepsN (updates per dispatch), +remat, +microN
+                                   (micro-batches; +micro: one pair each; the default is one pair
+                                   each on a CPU, one batch on a GPU)
+    torch_float32                  PyTorch, eager, in full float32
+    torch_tf32                     in float32 that a GPU's tensor cores may round, like JAX's
+    torch_bfloat16                 autocast; +channels_last selects that layout
+    torch_compile, torch_graphs    the fastest of the above with torch.compile; the latter
+                                   replayed from CUDA graphs
+    +compile, +graphs              the same for a named form
+    files                          `cyclegan_jax.translate` from file to file, in
+                                   `benchmarks.translate` only
 
-What concerns gradients and several updates is of `benchmarks.train_step` alone.
+Modifiers about gradients and updates are for `benchmarks.train_step` only.
 """
 
 import argparse
 import re
 from dataclasses import dataclass
 
-# Precision of each base. "fastest" is found while measuring.
+# Precision of each base. "fastest" is determined while measuring.
 BASES = {
     "ours_float32": "float32",
     "ours_bfloat16": "bfloat16",
@@ -36,17 +37,17 @@ _NUMBERED = re.compile(r"(steps|micro)(\d*)")
 
 @dataclass(frozen=True)
 class Form:
-    """One form.
+    """A form of a computation.
 
     Attributes:
-        name: as it was written.
+        name: Name on the command line.
         precision: float32, tf32, bfloat16, or fastest.
-        channels_last: PyTorch's layout.
-        compiled: by torch.compile.
-        graphs: likewise, and replayed from CUDA graphs.
-        steps: of our updates, how many are handed over at a time.
-        remat: ours, with layers recomputed for gradients.
-        micro_batches: ours; 0 for as many as there are pairs, None for as many as it takes.
+        channels_last: Whether PyTorch uses that layout.
+        compiled: Whether PyTorch uses torch.compile.
+        graphs: Whether it also replays CUDA graphs.
+        steps: Our updates per dispatch.
+        remat: Whether our gradients recompute layers.
+        micro_batches: Our micro-batches; 0 for one per pair, None for the default.
     """
 
     name: str
@@ -60,21 +61,21 @@ class Form:
 
     @property
     def is_ours(self) -> bool:
-        """Or else PyTorch's."""
+        """Whether the form is ours rather than PyTorch's."""
         return self.name.startswith("ours")
 
     @property
     def is_eager(self) -> bool:
-        """Whether PyTorch computes it layer by layer."""
+        """Whether PyTorch runs it without compilation."""
         return self.name.startswith("torch") and not (self.compiled or self.graphs)
 
     @property
     def is_of_training(self) -> bool:
-        """Whether it says something that only updates can do."""
+        """Whether it has modifiers of updates."""
         return self.steps > 1 or self.remat or self.micro_batches is not None
 
     def multiplied_in(self, device: str) -> str:
-        """The precision of its products: JAX's of float32, too, are rounded on a GPU."""
+        """Return the precision of its multiplications: on a GPU, JAX rounds float32 too."""
         rounded = (
             not self.name.startswith("torch") and self.precision == "float32" and device == "gpu"
         )
@@ -82,14 +83,14 @@ class Form:
 
 
 def parse_form(name: str) -> Form:
-    """The form of that name.
+    """Parse the name of a form.
 
     Raises:
-        argparse.ArgumentTypeError: for a name that there is not.
+        argparse.ArgumentTypeError: The name is unknown.
     """
     base, *modifiers = name.split("+")
     if base not in BASES:
-        raise argparse.ArgumentTypeError(f"form {base!r}; choose from {', '.join(BASES)}")
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(BASES)}, got {base!r}")
     fields: dict[str, int | bool] = {}
     if base in ("torch_compile", "torch_graphs"):
         modifiers.append(base.removeprefix("torch_"))
@@ -104,31 +105,31 @@ def parse_form(name: str) -> Form:
             fields["compiled" if modifier == "compile" else modifier] = True
         else:
             raise argparse.ArgumentTypeError(
-                f"form {name!r}: ours take +stepsN, +microN and +remat, PyTorch's +channels_last, "
-                "+compile and +graphs"
+                f"{name}: expected +stepsN, +microN or +remat for ours, and +channels_last, "
+                f"+compile or +graphs for PyTorch's, got +{modifier}"
             )
     return Form(name, BASES[base], **fields)  # type: ignore[arg-type]
 
 
 def parse_forms(text: str) -> list[Form]:
-    """Those of a list with commas."""
+    """Parse a comma-separated list of forms."""
     return [parse_form(name) for name in text.split(",")]
 
 
 def parse_numbers(text: str) -> list[int]:
-    """Whole numbers from 1, with commas."""
+    """Parse a comma-separated list of positive integers."""
     numbers = [int(word) for word in text.split(",")]
     if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: numbers from 1 were expected")
+        raise argparse.ArgumentTypeError(f"expected integers of at least 1, got {text}")
     return numbers
 
 
 def resolve(form: Form, seconds: dict[Form, float]) -> Form:
-    """A form of PyTorch's whose precision and layout are those of the fastest eager one.
+    """Set the precision and layout of a PyTorch form to those of the fastest eager form.
 
     Args:
-        form: returned as it is where its precision is known.
-        seconds: of forms measured so far.
+        form: Returned unchanged unless its precision is "fastest".
+        seconds: Times of the forms measured so far.
     """
     if form.precision != "fastest":
         return form
@@ -137,5 +138,5 @@ def resolve(form: Form, seconds: dict[Form, float]) -> Form:
     return Form(form.name, fastest.precision, fastest.channels_last, form.compiled, form.graphs)
 
 
-# Where none was measured.
+# For "fastest" where no eager form was measured.
 DEFAULT_FASTEST = "torch_bfloat16+channels_last"

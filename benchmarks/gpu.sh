@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What is wanted of a machine with a GPU, each in one call of under ten minutes:
+# Benchmarks on a machine with a GPU, in three calls of less than ten minutes each:
 #
 #     bash benchmarks/gpu.sh FOLDER          # updates at 256x256 of batch 1 and 16, and kernels
 #     bash benchmarks/gpu.sh FOLDER second   # translation, memory, float32
 #     bash benchmarks/gpu.sh FOLDER rest     # other sizes and batches
 #
-# Needs python3 (or PYTHON) with JAX for CUDA, Flax, Optax, Pillow and PyTorch. Results come into
-# FOLDER as JSON, all that is printed as log_PART.txt. What there is no time for is listed as such.
-# What was compiled is kept in CACHE for the next call. DEVICE=cpu and SMALL="--width 1" try it where
-# there is no GPU.
+# Needs python3 (or PYTHON) with JAX for CUDA, Flax, Optax, Pillow and PyTorch. Results are written to
+# FOLDER as JSON, and the output as log_PART.txt. Measurements without time are listed as such.
+# Compiled programs are cached in CACHE for the next call. DEVICE=cpu and SMALL="--width 1" are for
+# trials without a GPU.
 set -u
 cd "$(dirname "$0")/.."
 folder=${1:?usage: gpu.sh FOLDER [first|second|rest]}
@@ -24,8 +24,8 @@ export JAX_COMPILATION_CACHE_DIR=$cache/jax TORCHINDUCTOR_CACHE_DIR=$cache/torch
 export PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 status=0
 
-# measure MINUTES NAME MODULE ARGUMENTS: for so long at most, and until nine minutes have passed;
-# a compiler may take 45 seconds more.
+# measure MINUTES NAME MODULE ARGUMENTS: for at most MINUTES, until nine minutes have passed in all;
+# compilation may take 45 seconds more.
 measure() {
     local seconds=$((540 - SECONDS)) minutes
     minutes=$("$python" -c "print(round(max(0, min($1, $seconds / 60)), 2))")
@@ -34,7 +34,7 @@ measure() {
         --json "$folder/$2.json" "${@:4}" ${SMALL:-} || status=1
 }
 
-# What is built in no time comes first in each call.
+# Forms that compile quickly come first in each call.
 eager=torch_bfloat16,torch_bfloat16+channels_last,torch_tf32
 
 first() {

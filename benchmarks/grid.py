@@ -1,9 +1,9 @@
-"""Times several forms of one computation at several sizes and batches, in turns.
+"""Time several forms of one computation at several sizes and batches, in alternating rounds.
 
-All forms of a cell, a size with a batch, are timed in one process in alternating rounds, so that
-whatever else the machine does meets all alike. Several cells have a process each: it gives its
-memory back, and what goes wrong in it costs no other cell. A form that does not fit into memory
-beside the others is tried once more alone.
+All forms of a cell, a size and a batch, are timed in one process in alternating rounds, so that
+other load on the machine affects all alike. With several cells each has its own process, which
+frees its memory and whose failures do not affect other cells. A form that does not fit into memory
+beside the others is tried again by itself.
 """
 
 import gc
@@ -28,10 +28,10 @@ from benchmarks.machine import (
     seconds_each,
 )
 
-# Seconds that a process may run past the time given, in a compiler most likely.
+# Seconds that a process may exceed its deadline, most likely while compiling.
 GRACE = 45.0
-# Seconds that a cell is given, if they are there: compiling takes most of them.
-LEAST_SHARE = 180.0
+# Seconds of a cell, if available: compilation takes most of them.
+MIN_CELL_SECONDS = 180.0
 NO_MEMORY, NO_TIME = "out of memory", "no time"
 
 Result = dict[str, Any]
@@ -39,7 +39,7 @@ Report = Callable[[Result], None]
 
 
 class Cell(NamedTuple):
-    """Pixels of a side, and pairs or images at a time."""
+    """Height and width of images, and batch size."""
 
     size: int
     batch: int
@@ -47,13 +47,13 @@ class Cell(NamedTuple):
 
 @dataclass
 class Prepared:
-    """A form, ready to be timed.
+    """A form that is ready to be timed.
 
     Attributes:
-        run: what is timed.
-        precision: in which it multiplies, as `matrix_rate` names it.
-        batches: how many of the cell's batches one call of it does.
-        memory: bytes of the device that it needs at its peak, if that is known; may run it.
+        run: The computation to time.
+        precision: Precision of its multiplications, as `matrix_rate` names it.
+        batches: Number of the cell's batches that one call computes.
+        memory: Returns its peak device memory in bytes, or None if unknown; may run it.
     """
 
     run: Run
@@ -63,24 +63,24 @@ class Prepared:
 
 
 class Task(Protocol):
-    """What is measured; it goes to other processes."""
+    """A computation to measure; it is pickled for other processes."""
 
     @property
     def device(self) -> str:
-        """Where: cpu or gpu."""
+        """The device, cpu or gpu."""
 
     @property
     def rounds(self) -> int:
-        """How often each form is timed."""
+        """Number of timings of each form."""
 
     def images_in(self, cell: Cell) -> int:
-        """How many images a batch has."""
+        """Return the number of images in a batch."""
 
     def flops(self, cell: Cell) -> int:
-        """Floating-point operations of a batch, as published."""
+        """Return the floating-point operations of a batch in the published program."""
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
-        """Builds a form, given what a batch took those before it."""
+        """Build a form, given the seconds per batch of the forms before it."""
 
 
 def measure_cell(
@@ -91,20 +91,20 @@ def measure_cell(
     report: Report = lambda result: None,
     profile: Path | None = None,
 ) -> Result:
-    """Prepares all forms, then times them in rounds until all are done or time is up.
+    """Prepare all forms, then time them in rounds until all are done or the time is up.
 
     Args:
-        task: of which these are forms.
-        cell: size and batch.
-        forms: in the order in which they are prepared.
-        deadline: by `time.time`; what has begun by then is finished, and the last quarter of the
-            time is kept for the rounds.
-        report: is given the result so far, now and then.
-        profile: folder for traces of our forms, and so whether any are made.
+        task: The computation.
+        cell: Size and batch.
+        forms: Forms, in the order of preparation.
+        deadline: End by `time.time`, after which nothing is started; the last quarter of the time
+            is reserved for the rounds.
+        report: Called with intermediate results.
+        profile: Folder for traces of our forms; None for no traces.
 
     Returns:
-        {size, batch, machine, images, flops, peaks, rows, profiles}: all plain values. A row has
-        the form, its precision, status, and `seconds`, of one batch in every round.
+        {size, batch, machine, images, flops, peaks, rows, profiles}, all plain values. A row has
+        the form, its precision, its status, and `seconds` per batch in every round.
     """
     result: Result = cell._asdict() | {
         "machine": "",
@@ -133,7 +133,7 @@ def measure_cell(
         row["precision"] = ready.precision
         ready.run(1)
         row["built_seconds"] = time.perf_counter() - start
-        # The first few may still try out algorithms and record graphs.
+        # The first calls may still select algorithms and record graphs.
         start, calls = time.perf_counter(), 1
         while calls < 3 and time.perf_counter() - start < 2:
             ready.run(1)
@@ -141,16 +141,16 @@ def measure_cell(
         memory = ready.memory()
         row["memory_gib"] = None if memory is None else memory / GIB
         each = seconds_each(ready.run, 1)
-        # Should time be up before the first round, this is better than nothing.
+        # For the case that the time is up before the first round.
         seconds[form] = each / ready.batches
         row |= {"status": "ok", "seconds": [seconds[form]]}
-        # Short ones are timed many in a row.
+        # Short computations are timed in groups.
         prepared[form] = ready, max(1, min(100, round(1.0 / each)))
 
     def time_once(form: Form, number: int) -> None:
         ready, calls = prepared[form]
-        # While others ran, the system may have taken back memory that this one had let go (a
-        # virtual machine even gives it to its host). In training that does not happen.
+        # While other forms ran, the system may have reclaimed freed memory (a virtual machine even
+        # returns it to its host), which does not happen in training.
         ready.run(1)
         measured = seconds_each(ready.run, calls) / ready.batches
         rows[form]["seconds"] = [*(rows[form]["seconds"] if number else []), measured]
@@ -162,23 +162,23 @@ def measure_cell(
 
     begin = time.time()
     for form in forms:
-        # A quarter is left for the rounds.
+        # A quarter of the time is reserved for the rounds.
         if time.time() < begin + 0.75 * (deadline - begin):
             attempt(form, partial(prepare, form))
         if form in prepared and prepared[form][0].precision not in result["peaks"]:
             measure_peaks()
         if task.device == "gpu":
-            # In turns, should a compiler take the time of the rounds; on a CPU none does.
+            # In case compilation takes the time of the rounds, which does not happen on CPUs.
             for ready in list(prepared):
                 attempt(ready, partial(time_once, ready, 0))
         result["machine"] = describe_machine()
         report(result)
     for number in range(task.rounds):
-        # Each form is as often among the first.
+        # Alternate the order.
         for form in list(prepared) if number % 2 == 0 else reversed(list(prepared)):
             if time.time() < deadline:
                 attempt(form, partial(time_once, form, number))
-        # Anything beside us slows this down too, hence the best of all rounds.
+        # Other load slows this down too, hence the best of all rounds.
         if time.time() < deadline:
             measure_peaks()
         report(result)
@@ -190,7 +190,7 @@ def measure_cell(
                 folder = profile / f"{cell.size}x{cell.batch}_{form.name}"
                 try:
                     traced = busiest_kernels(prepared[form][0].run, folder, calls=3)
-                except Exception as error:  # its timings are good all the same
+                except Exception as error:  # the timings are valid without it
                     print(f"no profile of {form.name}: {describe_failure(error)}", flush=True)
                 else:
                     result["profiles"][form.name] = traced
@@ -199,7 +199,7 @@ def measure_cell(
 
 
 def new_row(form: Form, cell: Cell) -> Result:
-    """A form that nothing is known about yet."""
+    """Build the row of a form that is not measured yet."""
     return cell._asdict() | {
         "form": form.name,
         "precision": form.precision,
@@ -209,7 +209,7 @@ def new_row(form: Form, cell: Cell) -> Result:
 
 
 def describe_failure(error: Exception) -> str:
-    """What a row says of it; all of it goes to the standard error output."""
+    """Return the status of a failed row, and print the traceback to standard error."""
     if lacks_memory(error):
         return NO_MEMORY
     traceback.print_exception(error)
@@ -218,7 +218,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def release_memory() -> None:
-    """Lets go of what a form that failed had."""
+    """Free the memory of a form that failed."""
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         sys.modules["torch"].cuda.empty_cache()
@@ -227,13 +227,13 @@ def release_memory() -> None:
 def in_own_process(
     measure: Callable[..., Result], deadline: float, blank: Result, grace: float = GRACE
 ) -> Result:
-    """What `measure` gives in a process of its own, or had reported when that came to its end.
+    """Measure in a separate process; return the result, or the last one reported if it ends early.
 
     Args:
-        measure: takes `report`.
-        deadline: by `time.time`; the process is killed that much later.
-        blank: the result where nothing was reported.
-        grace: seconds after the deadline.
+        measure: Called with `report`.
+        deadline: End by `time.time`.
+        blank: The result if nothing was reported.
+        grace: Seconds after the deadline at which the process is killed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -248,10 +248,10 @@ def in_own_process(
         process.join()
     except EOFError:
         process.join()
-        if process.exitcode == -9:  # how Linux answers where memory ends
+        if process.exitcode == -9:  # Linux kills processes when memory runs out
             status = NO_MEMORY
         elif process.exitcode:
-            status = f"failed: the process ended with {process.exitcode}"
+            status = f"failed: the process exited with {process.exitcode}"
     for row in result["rows"]:
         if row["status"] == NO_TIME:
             row["status"] = status
@@ -270,15 +270,14 @@ def run_grid(
     apart: bool,
     show: Report,
 ) -> list[Result]:
-    """Measures one after the other until time is up; the others' rows say that there was none.
+    """Measure cells one after the other; rows of those without time say so.
 
     Args:
-        measure: (cell, forms, deadline, report=...) -> a result, as `measure_cell` without its
-            task.
-        units: what to measure.
-        deadline: by `time.time`.
-        apart: in processes of their own.
-        show: is given each result.
+        measure: (cell, forms, deadline, report=...) -> result, `measure_cell` without its task.
+        units: Cells and their forms.
+        deadline: End by `time.time`.
+        apart: Whether each cell gets a separate process.
+        show: Called with each result.
     """
 
     def one(cell: Cell, forms: Sequence[Form], until: float) -> Result:
@@ -292,9 +291,9 @@ def run_grid(
     results = []
     for number, (cell, forms) in enumerate(units):
         now = time.time()
-        # Time that a unit leaves is the others'; too little for anything is not handed out.
-        share = max(LEAST_SHARE, (deadline - now) / (len(units) - number))
-        until = min(deadline, now + share)
+        # The remaining time is divided equally, unless that is too little for any cell.
+        seconds = max(MIN_CELL_SECONDS, (deadline - now) / (len(units) - number))
+        until = min(deadline, now + seconds)
         result = one(cell, forms, until)
         if apart and len(forms) > 1:
             for i, form in enumerate(forms):

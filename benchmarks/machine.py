@@ -1,6 +1,6 @@
-"""What the benchmarks share: the machine's name and rates, tables and files of results.
+"""Shared parts of the benchmarks: the machine's name and rates, tables and files of results.
 
-Importing it imports neither JAX nor PyTorch, so that `choose_device` comes before both.
+This module imports neither JAX nor PyTorch, so that `choose_device` can be called before both.
 """
 
 import contextlib
@@ -13,25 +13,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cyclegan_jax.utils.atomic import write_text
+
 GIB = 2**30
 
-# Does something so often and returns when all of it is done.
+# Runs a computation n times and returns when all are done.
 Run = Callable[[int], None]
 
 
 def choose_device(device: str) -> None:
-    """Has JAX use the CPU or the GPU, and leave memory to others; before JAX is imported."""
+    """Select JAX's device and disable its preallocation of memory; call before importing JAX."""
     os.environ["JAX_PLATFORMS"] = "cuda" if device == "gpu" else "cpu"
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def torch_device(device: str) -> str:
-    """PyTorch's name of the device."""
+    """Return PyTorch's name of the device."""
     return "cuda" if device == "gpu" else "cpu"
 
 
 def describe_machine() -> str:
-    """Cores, processor, device of JAX and versions."""
+    """Describe cores, processor, JAX's device, and versions."""
     import jax
 
     parts = [f"{cores()} cores of {processor_name()}"]
@@ -46,14 +48,14 @@ def describe_machine() -> str:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor_name() -> str:
-    """As the system calls it."""
+    """Return the system's name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
@@ -63,27 +65,30 @@ def processor_name() -> str:
 
 
 def warn_of_load() -> None:
-    """Says so where other programs take the processor."""
+    """Print a warning if other programs use the processor."""
     load = os.getloadavg()[0]
     if load > 0.5:
-        # Seen: thirty times slower, as PyTorch's threads wait for one another without sleeping.
-        print(f"warning: the load is {load:.1f}; other programs slow PyTorch down far more than us")
+        # PyTorch has been thirty times slower: its threads wait for each other without sleeping.
+        print(f"warning: load {load:.1f}: other programs slow PyTorch down far more than JAX")
 
 
 def seconds_each(run: Run, times: int) -> float:
-    """Mean duration of one of so many in a row."""
+    """Return the mean duration of `times` consecutive calls."""
     start = time.perf_counter()
     run(times)
     return (time.perf_counter() - start) / times
 
 
 def matrix_rate(device: str, precision: str) -> float:
-    """Operations per second of a large matrix product, the better of JAX's and PyTorch's.
+    """Measure the operations per second of a large matrix product, with JAX or PyTorch.
 
     Args:
         device: cpu or gpu.
         precision: float32, tf32 (float32 rounded for the tensor cores; float32 on a CPU) or
             bfloat16.
+
+    Returns:
+        The better of both rates.
     """
     import jax
     import jax.numpy as jnp
@@ -91,7 +96,7 @@ def matrix_rate(device: str, precision: str) -> float:
 
     side = 8192 if device == "gpu" else 2048
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
-    # Random, for some chips multiply noughts and ones faster.
+    # Random values: some chips multiply zeros and ones faster.
     ours = jax.random.normal(jax.random.key(0), (side, side), dtype)
     theirs = torch.randn((side, side), device=torch_device(device), dtype=getattr(torch, dtype))
     product = jax.jit(jnp.matmul, static_argnames="precision")
@@ -118,7 +123,7 @@ def matrix_rate(device: str, precision: str) -> float:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether PyTorch may round float32 for the tensor cores; no difference on a CPU."""
+    """Set whether PyTorch may round float32 for the tensor cores; no effect on a CPU."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = allowed
@@ -126,7 +131,7 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether this is how JAX, PyTorch or Python say that memory did not suffice."""
+    """Return whether JAX, PyTorch or Python ran out of memory."""
     text = str(error)
     return (
         isinstance(error, MemoryError)
@@ -136,16 +141,16 @@ def lacks_memory(error: BaseException) -> bool:
     )
 
 
-# What a column is called and how its values are written; a row may lack it.
+# {key: (heading, format of values)}; rows may lack keys.
 Columns = Mapping[str, tuple[str, str]]
 
 
 def table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Text with a line for each row; columns that no row has are left out.
+    """Format a table; columns without values are left out.
 
     Args:
         columns: {key of a row: (heading, format of its values)}.
-        rows: a `None`, too, is a value that is not there.
+        rows: Values by key; None counts as missing.
     """
     used = {key: c for key, c in columns.items() if any(row.get(key) is not None for row in rows)}
     lines = [[heading for heading, _ in used.values()]]
@@ -157,7 +162,7 @@ def table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
-    # Numbers stand to the right.
+    # Numbers are aligned to the right.
     sides = ["<" if style in ("", "s") else ">" for _, style in used.values()]
     return "\n".join(
         "  ".join(
@@ -168,8 +173,6 @@ def table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_json(path: Path, results: Mapping[str, Any]) -> None:
-    """Replaces a file of results, so that it is whole at any time."""
+    """Write a file of results atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(results, indent=1) + "\n")

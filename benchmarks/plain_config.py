@@ -6,7 +6,7 @@ from typing import Any
 
 
 def default_config() -> Any:
-    """What `configs/default.py` gives; without ml_collections, plain objects of the same fields."""
+    """Return the default configuration; without ml_collections, as plain objects of its fields."""
     try:
         import ml_collections  # noqa: F401
     except ImportError:
@@ -14,6 +14,6 @@ def default_config() -> Any:
         stand_in.ConfigDict = type("ConfigDict", (SimpleNamespace,), {})
         stand_in.config_dict = SimpleNamespace(placeholder=lambda kind: None)
         sys.modules["ml_collections"] = stand_in
-    from configs.default import get_config
+    from cyclegan_jax.default_config import get_config
 
     return get_config()

@@ -1,17 +1,17 @@
-"""All recipes at full width and depth against PyTorch: outputs, and gradients of every loss.
+"""Compare all recipes at full width and depth with PyTorch: outputs, and gradients of every loss.
 
     python -m benchmarks.recipe_parity
     python -m benchmarks.recipe_parity --only celeba monet2photo --gradient-size 256
 
-Random weights, the same on both sides. For each recipe it prints the largest difference of the
-images and of the scores at the recipe's own size in float32, and of the gradients of each loss by
-both networks that it reaches, relative to the largest gradient there; it exits with 1 where that is
-more than 1e-4 and 1e-6.
+Both sides have the same random weights. For each recipe the program prints the largest difference
+of images and scores at the recipe's size in float32, and of the gradients of each loss for both
+networks that it trains, relative to the largest gradient. It exits with 1 if they exceed 1e-4 and
+1e-6.
 
-Gradients are compared in float64: in float32 a value within rounding of zero falls on either side
-of a ReLU, and PyTorch's own gradients of a whole generator are then up to 6e-3 away from those that
-it gets in float64. On two CPU cores that takes about three minutes a recipe at 64x64 (and 6 GiB);
-the work grows with the area. The small comparisons of every day are tests.
+Gradients are compared in float64: in float32, rounding decides on which side of a ReLU values near
+zero are, and PyTorch's own gradients of a generator are up to 6e-3 from those in float64. On two
+CPU cores a recipe at 64x64 takes about three minutes and 6 GiB; the work grows with the area. Tests
+compare smaller networks.
 """
 
 import argparse
@@ -34,19 +34,22 @@ GRADIENT_LIMIT = 1e-6
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=parity.RECIPES, default=list(parity.RECIPES))
     parser.add_argument(
-        "--gradient-size", type=int, default=64, help="pixels of a side; 0 leaves gradients out"
+        "--gradient-size",
+        type=int,
+        default=64,
+        help="height and width of images; 0 for no gradients",
     )
     return parser.parse_args()
 
 
 def random_trainer(config: Any, side: int) -> Any:
-    """PyTorch's networks with weights that let every layer show."""
+    """Build PyTorch's networks with weights that make every layer matter."""
     trainer = parity.make_trainer(config, side)
     for seed, network in enumerate(trainer.networks.values()):
         parity.randomise(network, seed)
@@ -54,12 +57,12 @@ def random_trainer(config: Any, side: int) -> Any:
 
 
 def random_pair(random: np.random.Generator, side: int) -> dict[str, np.ndarray]:
-    """Noise of both domains, uint8 [1, side, side, 3]."""
+    """Draw noise images of both domains, uint8 [1, side, side, 3]."""
     return {domain: parity.image_batch(random, side, batch=1) for domain in ("a", "b")}
 
 
 def output_differences(name: str) -> dict[str, float]:
-    """Largest difference of what each kind of network makes of an image, {generator, ...}."""
+    """Return the largest difference of outputs of each kind of network."""
     config = parity.recipe(name)
     side = config.data.crop_size
     trainer, networks = random_trainer(config, side), build_networks(config)
@@ -95,12 +98,12 @@ def gradient_differences(name: str, side: int) -> dict[str, dict[str, float]]:
 
 
 def compare(name: str, gradient_size: int) -> bool:
-    """Prints the rows of a recipe; whether all differences are within the limits."""
+    """Print the differences of a recipe; return whether all are within the limits."""
     start = time.perf_counter()
     print(name, flush=True)
     outputs = output_differences(name)
-    for what, difference in outputs.items():
-        print(f"  output of the {what}: {difference:.1e}", flush=True)
+    for output, difference in outputs.items():
+        print(f"  output of the {output}: {difference:.1e}", flush=True)
     good = max(outputs.values()) < OUTPUT_LIMIT
     if gradient_size:
         for term, differences in gradient_differences(name, gradient_size).items():
@@ -108,12 +111,14 @@ def compare(name: str, gradient_size: int) -> bool:
             print(f"  gradient of {term} at {gradient_size}x{gradient_size}: {row}")
             good &= max(differences.values()) < GRADIENT_LIMIT
     seconds = time.perf_counter() - start
-    print(f"  {'within the limits' if good else 'TOO FAR APART'}, {seconds:.0f} s", flush=True)
+    print(
+        f"  {'within the limits' if good else 'DIFFERENCES TOO LARGE'}, {seconds:.0f} s", flush=True
+    )
     return good
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Compare all recipes."""
     args = parse_arguments()
     results = [compare(name, args.gradient_size) for name in args.only]
     sys.exit(0 if all(results) else 1)

@@ -1,10 +1,10 @@
-"""Whether every recipe learns: each, small, on the built-in set, against the known truth.
+"""Train a small version of every recipe on the built-in images, and evaluate it.
 
     python -m benchmarks.recipes [--only NAMES] [--workdir FOLDER] [--json FILE]
 
 A recipe keeps its architecture, losses, order and number of updates, pool, pairing and transform.
-Width, blocks, images and the discriminators' depth are smaller; learning rate and length are set
-for the time there is. Two train at a time, each in a process of its own.
+Width, blocks, images and the discriminators' depth are smaller; learning rate and length are
+adapted. Two recipes train at a time, in separate processes.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-# Updates and learning rate; 400 updates are an epoch. Longest first. (celeba_glasses is celeba_hair
-# on other faces.)
+# {recipe: (updates, learning rate)}, longest first; 400 updates are an epoch. (celeba_glasses is
+# celeba_hair on other faces.)
 RUNS = {
     "monet2photo": (800, 5e-4),
     "horse2zebra": (800, 5e-4),
@@ -29,15 +29,15 @@ RUNS = {
     "celeba_hair": (300, 1e-3),
     "firewatch": (300, 1e-3),
 }
-SIZE = 64  # pixels, for images of 256
+SIZE = 64  # instead of 256 pixels
 
 
 def small(recipe: str, seed: int) -> Any:
-    """The recipe's configuration, at a quarter of the images' size, on the built-in set."""
+    """Return the recipe's configuration for built-in images of a quarter of its size."""
     config = importlib.import_module(f"configs.{recipe}").get_config()
     num_steps, learning_rate = RUNS[recipe]
     config.seed = seed
-    config.precision = "float32"  # on a CPU the other only costs time
+    config.precision = "float32"  # bfloat16 is slower on CPUs
     config.generator.width = 16
     config.generator.blocks = 3
     config.discriminator.width = 16
@@ -48,10 +48,10 @@ def small(recipe: str, seed: int) -> Any:
     config.data.shapes_size = SIZE
     config.data.load_size = round(config.data.load_size * SIZE / 256)
     config.data.crop_size = round(config.data.crop_size * SIZE / 256)
-    # Where the rate falls, it does so within the run.
+    # A rate that decays does so within the run.
     epochs = max(1, num_steps // config.data.shapes_train)
-    falls = config.schedule.name == "linear"
-    config.schedule.constant_epochs = (epochs + 1) // 2 if falls else epochs
+    decays = config.schedule.name == "linear"
+    config.schedule.constant_epochs = (epochs + 1) // 2 if decays else epochs
     config.schedule.decay_epochs = epochs - config.schedule.constant_epochs
     config.log_every_steps = 100
     config.sample_every_steps = num_steps
@@ -63,7 +63,7 @@ def small(recipe: str, seed: int) -> Any:
 
 
 def learn(recipe: str, seed: int, workdir: Path) -> dict[str, Any]:
-    """Trains one, and returns its name, seconds (compiling included) and figures."""
+    """Train one recipe; return its name, seconds (including compilation) and metrics."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from cyclegan_jax.evaluation.results import read_results
@@ -74,20 +74,20 @@ def learn(recipe: str, seed: int, workdir: Path) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()):
         train(config, workdir)
     seconds = round(time.monotonic() - start)
-    figures = read_results(workdir)[config.num_steps]
-    return {"recipe": recipe, "updates": config.num_steps, "seconds": seconds} | figures
+    metrics = read_results(workdir)[config.num_steps]
+    return {"recipe": recipe, "updates": config.num_steps, "seconds": seconds} | metrics
 
 
 def main() -> None:
-    """Prints a row for each as it ends."""
+    """Train all recipes, and print a row for each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2, help="how many train at a time")
-    parser.add_argument("--workdir", type=Path, help="where the runs are kept; else nowhere")
-    parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--jobs", type=int, default=2, help="recipes that train at a time")
+    parser.add_argument("--workdir", type=Path, help="folder of the runs (default: temporary)")
+    parser.add_argument("--json", type=Path, help="file of results")
     arguments = parser.parse_args()
 
     columns = ("updates", "seconds", "a_to_b/object_iou", "b_to_a/object_iou")
@@ -96,7 +96,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         workdir = arguments.workdir or Path(scratch)
-        # JAX must not be forked.
+        # JAX does not support forks.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
             runs = [pool.submit(learn, r, arguments.seed, workdir / r) for r in arguments.only]

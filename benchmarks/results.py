@@ -1,4 +1,4 @@
-"""What benchmarks make of their timings: rates, ratios, tables and files."""
+"""Rates, ratios, tables and files from the timings of benchmarks."""
 
 import statistics
 import sys
@@ -20,21 +20,21 @@ COLUMNS: Columns = {
     "high": ("to", ".2f"),
     "images_per_second": ("images/s", ".2f"),
     "tflops": ("TFLOP/s", ".4g"),
-    "share": ("of peak", ".0%"),
+    "of_peak": ("of peak", ".0%"),
     "memory_gib": ("memory GiB", ".2f"),
     "built_seconds": ("built in s", ".1f"),
     "status": ("", "s"),
 }
 
 
-def figures(seconds: Sequence[float], images: int, flops: int, peak: float) -> Result:
-    """What a table says of one form.
+def statistics_of(seconds: Sequence[float], images: int, flops: int, peak: float) -> Result:
+    """Compute the numbers that a table shows of a form.
 
     Args:
-        seconds: of a batch, in each round.
-        images: in a batch.
-        flops: of a batch.
-        peak: operations per second of a matrix product.
+        seconds: Seconds per batch, in each round.
+        images: Images per batch.
+        flops: Floating-point operations per batch.
+        peak: Operations per second of a matrix product.
     """
     median = statistics.median(seconds)
     return {
@@ -43,12 +43,12 @@ def figures(seconds: Sequence[float], images: int, flops: int, peak: float) -> R
         "high": 1000 * max(seconds),
         "images_per_second": images / median,
         "tflops": flops / median / 1e12,
-        "share": flops / median / peak if peak else None,
+        "of_peak": flops / median / peak if peak else None,
     }
 
 
 def complete_rows(results: Sequence[Result]) -> list[Result]:
-    """All rows with their figures; a precision's peak is the best that any process saw."""
+    """Return all rows with their statistics; peaks are the best of all processes."""
     peaks = best_peaks(results)
     rows = []
     for result in results:
@@ -56,13 +56,13 @@ def complete_rows(results: Sequence[Result]) -> list[Result]:
             full = dict(row)
             if row["status"] == "ok":
                 peak = peaks.get(row["precision"], 0.0)
-                full |= figures(row["seconds"], result["images"], result["flops"], peak)
+                full |= statistics_of(row["seconds"], result["images"], result["flops"], peak)
             rows.append(full)
     return rows
 
 
 def best_peaks(results: Sequence[Result]) -> dict[str, float]:
-    """Of each precision, operations per second."""
+    """Return the operations per second of each precision."""
     peaks: dict[str, float] = {}
     for result in results:
         for precision, rate in result.get("peaks", {}).items():
@@ -71,7 +71,7 @@ def best_peaks(results: Sequence[Result]) -> dict[str, float]:
 
 
 def compare(row: Result, against: Result) -> Result:
-    """Ratio of two forms' times, of the medians and in single rounds."""
+    """Compute the ratio of two forms' times, of the medians and in single rounds."""
     ratios = [x / y for x, y in zip(row["seconds"], against["seconds"], strict=False)]
     return {
         "size": row["size"],
@@ -85,20 +85,20 @@ def compare(row: Result, against: Result) -> Result:
 
 
 def ratios_to_torch(rows: Sequence[Result]) -> list[Result]:
-    """Each of our forms beside the fastest of PyTorch's, by cells."""
-    found = []
+    """Compare each of our forms with the fastest PyTorch form of its cell."""
+    ratios = []
     good = [row for row in rows if row["status"] == "ok"]
     for cell in dict.fromkeys((row["size"], row["batch"]) for row in good):
         here = [row for row in good if (row["size"], row["batch"]) == cell]
         torch = [row for row in here if row["form"].startswith("torch")]
         if torch:
             fastest = min(torch, key=lambda row: statistics.median(row["seconds"]))
-            found += [compare(row, fastest) for row in here if row["form"].startswith("ours")]
-    return found
+            ratios += [compare(row, fastest) for row in here if row["form"].startswith("ours")]
+    return ratios
 
 
 def ratio_line(ratio: Result) -> str:
-    """A ratio in words."""
+    """Format a ratio."""
     return (
         f"ratio {ratio['form']}/{ratio['against']} at {ratio['size']}x{ratio['size']}, batch "
         f"{ratio['batch']}: {ratio['ratio']:.3f} of the medians, "
@@ -107,24 +107,24 @@ def ratio_line(ratio: Result) -> str:
 
 
 def show_cell(result: Result) -> None:
-    """Prints what one cell gave, as soon as it is there."""
+    """Print the result of one cell."""
     rows = complete_rows([result])
     if "flops" in result:
-        print(f"\n{result['flops'] / 1e9:,.1f} GFLOP, counted over the published convolutions")
+        print(f"\n{result['flops'] / 1e9:,.1f} GFLOP in the published convolutions")
     print(table(COLUMNS, rows), flush=True)
     for ratio in ratios_to_torch(rows):
         print(ratio_line(ratio), flush=True)
     for form, profile in result.get("profiles", {}).items():
         shown = [kernel | {"name": kernel["name"][:70]} for kernel in profile["kernels"]]
         print(
-            f"{form}: {profile['milliseconds']:.2f} ms a call under the profiler, the device "
-            f"computes in {profile['busy']:.0%} of it; most time:\n{table(KERNELS, shown)}",
+            f"{form}: {profile['milliseconds']:.2f} ms per call under the profiler, device busy "
+            f"{profile['busy']:.0%}; longest kernels:\n{table(KERNELS, shown)}",
             flush=True,
         )
 
 
 def finish(results: Sequence[Result], path: Path | None) -> list[Result]:
-    """Prints the whole table where there is more than one cell, and writes the file.
+    """Print the whole table if there are several cells, and write the file.
 
     Returns:
         All rows.
@@ -157,6 +157,6 @@ def finish(results: Sequence[Result], path: Path | None) -> list[Result]:
 
 
 def leave(rows: Sequence[Result]) -> None:
-    """Ends the program with 1 where a form failed, other than for memory or time."""
+    """Exit with 1 if a form failed for other reasons than memory or time."""
     if any(row["status"].startswith("failed") for row in rows):
         sys.exit(1)

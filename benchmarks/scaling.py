@@ -1,11 +1,11 @@
-"""Times one update on 1, 2 and 4 devices of this machine, with the same batch over all.
+"""Time an update on 1, 2 and 4 devices of this machine, with the same global batch.
 
     python -m benchmarks.scaling --json scaling.json
     python -m benchmarks.scaling --device gpu --size 256 --batch 32 --width 64 --precision bfloat16
 
-Needs jax, flax, optax and Pillow, nothing else. On a CPU the devices are made by dividing it, so
-more of them cannot be faster: what is lost is what splitting a batch costs. Images are counted as
-pairs, one of each domain. All timings are taken in turns, in one process.
+Needs only jax, flax, optax and Pillow. On a CPU the devices share its cores, so more of them cannot
+be faster: the loss is the cost of sharding a batch. Images are counted as pairs, one of each
+domain. All timings alternate in one process.
 """
 
 import argparse
@@ -36,28 +36,30 @@ COLUMNS = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4], help="how many")
-    parser.add_argument("--size", type=int, default=128, help="pixels of a side")
+    parser.add_argument(
+        "--devices", type=int, nargs="+", default=[1, 2, 4], help="numbers of devices"
+    )
+    parser.add_argument("--size", type=int, default=128, help="height and width of images")
     parser.add_argument("--batch", type=int, default=4, help="pairs per update, over all devices")
-    parser.add_argument("--width", type=int, default=16, help="of all four networks")
-    parser.add_argument("--generator", default="resnet9", help="a variant of the generators")
+    parser.add_argument("--width", type=int, default=16, help="width of all four networks")
+    parser.add_argument("--generator", default="resnet9", help="variant of the generators")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=3, help="timings of each")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file of results")
     args = parser.parse_args()
     for devices in args.devices:
         if devices < 1 or args.batch % devices:
-            parser.error(f"--batch {args.batch} cannot be split over {devices} devices")
+            parser.error(f"--batch: expected a multiple of {devices} devices, got {args.batch}")
     return args
 
 
 def make_config(args: argparse.Namespace) -> Any:
-    """The published configuration with the sizes asked for."""
+    """Return the published configuration with the sizes of the command line."""
     config = default_config()
     config.precision, config.batch_size = args.precision, args.batch
     config.generator.variant = args.generator
@@ -66,7 +68,7 @@ def make_config(args: argparse.Namespace) -> Any:
 
 
 def make_run(args: argparse.Namespace, devices: int) -> Run:
-    """Our update, compiled for so many devices."""
+    """Compile our update for a number of devices."""
     import jax
     import numpy as np
 
@@ -91,7 +93,7 @@ def make_run(args: argparse.Namespace, devices: int) -> Run:
 
 
 def measure(args: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]:
-    """Medians for each number of devices, with the ratio of its speed to the first's."""
+    """Measure medians for each number of devices, and speeds relative to the first."""
     runs, updates = {}, {}
     for devices in counts:
         runs[devices] = make_run(args, devices)
@@ -118,20 +120,20 @@ def measure(args: argparse.Namespace, counts: list[int]) -> list[dict[str, Any]]
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Measure, print a table and write the file."""
     args = parse_arguments()
-    # Read when JAX is imported, which is why that happens inside the functions above.
+    # JAX reads these when it is imported, hence the imports inside the functions above.
     choose_device(args.device)
     if args.device == "cpu":
         count = f"--xla_force_host_platform_device_count={max(args.devices)}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     import jax
 
-    there = jax.local_device_count()
-    counts = [devices for devices in args.devices if devices <= there]
+    available = jax.local_device_count()
+    counts = [devices for devices in args.devices if devices <= available]
     for devices in args.devices:
-        if devices > there:
-            print(f"{devices} device(s): left out, there are {there}")
+        if devices > available:
+            print(f"{devices} device(s): skipped, {available} available")
     machine = describe_machine()
     print(f"machine: {machine}")
     warn_of_load()

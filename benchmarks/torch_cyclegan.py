@@ -1,7 +1,7 @@
-"""CycleGAN written plainly in PyTorch: what the tests and timings compare with.
+"""CycleGAN written plainly in PyTorch, which tests and benchmarks compare with.
 
-The losses, history pool and update of Zhu et al. 2017 (arXiv:1703.10593), on `torch_networks`.
-Nothing here knows of the JAX program: a configuration is anything with the attributes of
+The losses, image pool and update of Zhu et al. 2017 (arXiv:1703.10593), on `torch_networks`.
+Nothing here depends on the JAX program: a configuration is any object with the attributes of
 `configs/default.py`, and images are [B, C, H, W] in [-1, 1].
 """
 
@@ -20,10 +20,13 @@ Scores = Tensor | tuple[Tensor, ...]
 
 
 def adversarial(scores: Scores, is_real: bool, mode: str, real_label: float = 1.0) -> Tensor:
-    """Distance of scores from those of real or generated images: lsgan, vanilla or wgangp.
+    """Compute the loss of scores that should be those of real or of generated images.
 
-    Real images should score `real_label` (but for wgangp), generated ones 0. Scores of several
-    scales are added up, each a mean over its own map.
+    Args:
+        scores: Score map, or one of each scale, whose losses are summed.
+        is_real: Whether the scores should be those of real images.
+        mode: lsgan, vanilla or wgangp.
+        real_label: Label of real images, except for wgangp; that of generated images is 0.
     """
     if isinstance(scores, tuple):
         return torch.stack([adversarial(map_, is_real, mode, real_label) for map_ in scores]).sum()
@@ -36,9 +39,9 @@ def adversarial(scores: Scores, is_real: bool, mode: str, real_label: float = 1.
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """Mean squared distance from 1 of the slope at mix * real + (1 - mix) * fake, mix [B]."""
-    share = mix.view(-1, 1, 1, 1)
-    between = (share * real + (1 - share) * fake).detach().requires_grad_()
+    """Compute the mean squared distance of slopes from 1 at mix * real + (1 - mix) * fake."""
+    weight = mix.view(-1, 1, 1, 1)
+    between = (weight * real + (1 - weight) * fake).detach().requires_grad_()
     (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
@@ -47,19 +50,19 @@ PoolDraws = Iterable[tuple[bool, int]]
 
 
 class ImagePool:
-    """Earlier generated images; which are shown again is drawn by the caller."""
+    """Images generated earlier; the caller draws which ones are shown again."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.images: list[Tensor] = []
 
     def query(self, images: Tensor, draws: PoolDraws) -> Tensor:
-        """Takes new images [B, C, H, W] one by one and returns as many to train on.
+        """Show new images to the pool one by one; return the images to train on.
 
         Args:
-            images: new images.
-            draws: for each of them (use_old, index): once the pool is full, whether the image at
-                `index` is returned and the new one put in its place. Ignored before.
+            images: New images [B, C, H, W].
+            draws: (use_old, index) for each image: whether a full pool returns the image at `index`
+                and replaces it by the new one. Ignored until the pool is full.
         """
         returned = []
         for image, (use_old, index) in zip(images, draws, strict=True):
@@ -76,12 +79,12 @@ class ImagePool:
 
 @dataclass
 class Draws:
-    """The random part of one update.
+    """Random draws of one update.
 
     Attributes:
-        pool_a: for each image of the batch, see `ImagePool.query`.
-        pool_b: likewise.
-        mix: {a, b}, [B] in [0, 1], for wgangp's gradient penalty alone.
+        pool_a: Draws of the pool of domain A, see `ImagePool.query`.
+        pool_b: Draws of the pool of domain B.
+        mix: {a, b}, [B] in [0, 1], for the gradient penalty of wgangp only.
     """
 
     pool_a: PoolDraws
@@ -90,7 +93,7 @@ class Draws:
 
 
 def draw(batch_size: int, pool_size: int, generator: torch.Generator) -> Draws:
-    """Draws as the original makes them; the mix on the CPU."""
+    """Draw as the original does; the mix is on the CPU."""
 
     def pool() -> list[tuple[bool, int]]:
         use_old = torch.rand(batch_size, generator=generator) > 0.5
@@ -102,11 +105,11 @@ def draw(batch_size: int, pool_size: int, generator: torch.Generator) -> Draws:
 
 
 class Trainer:
-    """The four networks, their two Adams and pools; `step` is one update of all.
+    """The four networks, their two Adam optimisers and pools.
 
-    The learning rate stays until it is set. With `autocast_dtype` the networks compute in that
-    type. The builders make one generator from (config, channels in, channels out) and one
-    discriminator from (config, channels); the published ones where not given.
+    The learning rate is constant until it is set. With `autocast_dtype` the networks compute in
+    that type. The builders, by default of the published networks, make a generator from (config,
+    channels in, channels out) and a discriminator from (config, channels).
     """
 
     def __init__(
@@ -146,12 +149,12 @@ class Trainer:
         self.pools = {domain: ImagePool(config.pool_size) for domain in ("a", "b")}
 
     def step(self, real_a: Tensor, real_b: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """One update on images [B, C, H, W] of the trainer's device and type.
+        """Update all networks once, on images [B, C, H, W] of the trainer's device and type.
 
         Returns:
-            The weighted losses before the last step of each Adam, on the device:
+            The weighted losses before the last step of each optimiser, on the device:
             `generators/adversarial_ab`, `generators/cycle_a`, ..., `discriminators/a`,
-            `discriminators/b`. Identity losses are left out where they do not count.
+            `discriminators/b`. Identity losses are missing where they do not count.
         """
         real = {"a": real_a, "b": real_b}
         if self.config.update_first == "generators":
@@ -166,7 +169,7 @@ class Trainer:
         return terms
 
     def set_learning_rate(self, rate: float) -> None:
-        """What both Adams use from now on."""
+        """Set the learning rate of both optimisers."""
         for adam in self.optimizers.values():
             for group in adam.param_groups:
                 group["lr"] = rate
@@ -174,11 +177,11 @@ class Trainer:
     def generator_losses(
         self, real: dict[str, Tensor], with_identity: bool = True
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The weighted terms of the generators' loss, and the fakes {a, b}.
+        """Compute the weighted terms of the generators' loss, and the fakes {a, b}.
 
         Args:
             real: {a, b}.
-            with_identity: whether identity losses count at this batch, if ever.
+            with_identity: Whether identity losses, if they have a weight, count for this batch.
         """
         weights, networks = self.config.loss, self.networks
         gen_ab, gen_ba = networks["gen_ab"], networks["gen_ba"]
@@ -203,7 +206,7 @@ class Trainer:
     def discriminator_losses(
         self, real: dict[str, Tensor], shown: dict[str, Tensor], mix: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The loss of each discriminator {a, b} on reals and on what the pools returned."""
+        """Compute the loss of each discriminator {a, b} on real images and those of the pools."""
         weights = self.config.loss
         terms = {}
         for domain in ("a", "b"):
@@ -212,8 +215,8 @@ class Trainer:
             on_fake = adversarial(network(shown[domain]), False, weights.mode)
             terms[domain] = 0.5 * (on_real + on_fake)
             if weights.mode == "wgangp":
-                share = mix[domain].to(real[domain])
-                penalty = gradient_penalty(network, real[domain], shown[domain], share)
+                weight = mix[domain].to(real[domain])
+                penalty = gradient_penalty(network, real[domain], shown[domain], weight)
                 terms[domain] = terms[domain] + weights.gradient_penalty * penalty
         return terms
 
@@ -223,7 +226,7 @@ class Trainer:
         # Gradients of the discriminators' parameters are not needed here.
         for parameter in self._parameters("disc"):
             parameter.requires_grad_(False)
-        # Found here, for a compiler of the losses would compile anew for each number.
+        # Not in the losses, which torch.compile would compile again for each number.
         with_identity = self.batches % self.config.loss.identity_every_steps == 0
         for _ in range(self.config.generator_updates):
             with self._autocast():

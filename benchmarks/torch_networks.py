@@ -1,7 +1,7 @@
-"""The networks of the published CycleGAN in PyTorch, written plainly.
+"""Networks of the published CycleGAN in PyTorch, written plainly.
 
-Parameters carry the published names, so that files of the original load. Images are [B, C, H, W]
-in [-1, 1]; a configuration is anything with the attributes of `configs/default.py`.
+Parameters have the published names, so that files of the original can be loaded. Images are
+[B, C, H, W] in [-1, 1]; a configuration is any object with the attributes of `configs/default.py`.
 """
 
 import itertools
@@ -15,18 +15,18 @@ UNET_DEPTHS = {"unet128": 7, "unet256": 8}
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
-    """Instance norm without scale and offset, batch norm with both, or nothing."""
+    """Build instance norm without scale and bias, batch norm with both, or the identity."""
     kinds = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d, "none": nn.Identity}
     return kinds[kind](channels)
 
 
 def needs_bias(norm: str) -> bool:
-    """Whether convolutions next to a norm have an offset; published so, also where norm is none."""
+    """Return whether convolutions before a norm have a bias, as published, also for none."""
     return norm == "instance"
 
 
 class ResidualBlock(nn.Module):
-    """x + [pad, conv, norm, ReLU, (dropout,) pad, conv, norm](x)."""
+    """Residual block: x + [pad, conv, norm, ReLU, (dropout,) pad, conv, norm](x)."""
 
     def __init__(self, channels: int, norm: str, dropout: float) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape."""
+        """Map [B, C, H, W] to the same shape."""
         return x + self.conv_block(x)
 
 
@@ -81,14 +81,14 @@ class ResNetGenerator(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels_in, H, W] to [B, channels_out, H, W], sides multiples of 4."""
+        """Map [B, channels_in, H, W] to [B, channels_out, H, W], sides multiples of 4."""
         return self.model(x)
 
 
 class UNetLevel(nn.Module):
-    """One halving, what lies below it, one doubling; the input is appended to the result.
+    """One level of a U-Net: downsampling, the level below, upsampling, and a skip connection.
 
-    The outermost level appends nothing and ends in tanh; the innermost has nothing below.
+    The outermost level has no skip connection and ends in tanh; the innermost has no level below.
     """
 
     def __init__(
@@ -124,12 +124,12 @@ class UNetLevel(nn.Module):
         self.model = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same height and width."""
+        """Map [B, C, H, W] to the same height and width."""
         return self.model(x) if self.outermost else torch.cat([x, self.model(x)], 1)
 
 
 class UNetGenerator(nn.Module):
-    """`depth` halvings: 7 for images of 128, 8 for 256."""
+    """U-Net with `depth` levels: 7 for images of 128 pixels, 8 for 256."""
 
     def __init__(
         self,
@@ -149,12 +149,12 @@ class UNetGenerator(nn.Module):
         self.model = UNetLevel(channels_in, width, channels_out, level, norm, outermost=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels_in, H, W] to [B, channels_out, H, W], sides multiples of 2**depth."""
+        """Map [B, channels_in, H, W] to [B, channels_out, H, W], sides multiples of 2**depth."""
         return self.model(x)
 
 
 class PatchDiscriminator(nn.Module):
-    """`layers` strided 4x4 convolutions, one of stride 1, and one to a single channel of scores."""
+    """PatchGAN: `layers` strided 4x4 convolutions, one of stride 1, and one to a score map."""
 
     def __init__(
         self, channels: int, width: int = 64, layers: int = 3, norm: str = "instance"
@@ -176,12 +176,12 @@ class PatchDiscriminator(nn.Module):
         self.model = nn.Sequential(*modules)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, H, W] to scores [B, 1, H', W']."""
+        """Map [B, channels, H, W] to scores [B, 1, H', W']."""
         return self.model(x)
 
 
 class PixelDiscriminator(nn.Module):
-    """Three 1x1 convolutions."""
+    """Discriminator of three 1x1 convolutions."""
 
     def __init__(self, channels: int, width: int = 64, norm: str = "instance") -> None:
         super().__init__()
@@ -196,12 +196,12 @@ class PixelDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, H, W] to scores [B, 1, H, W]."""
+        """Map [B, channels, H, W] to scores [B, 1, H, W]."""
         return self.net(x)
 
 
 def build_generator(config: Any, channels_in: int, channels_out: int) -> nn.Module:
-    """The generator that `config.generator` describes."""
+    """Build the generator of `config.generator`."""
     g = config.generator
     common = {"width": g.width, "norm": g.norm, "dropout": g.dropout}
     if g.variant in UNET_DEPTHS:
@@ -211,7 +211,7 @@ def build_generator(config: Any, channels_in: int, channels_out: int) -> nn.Modu
 
 
 def build_discriminator(config: Any, channels: int) -> nn.Module:
-    """The discriminator that `config.discriminator` describes."""
+    """Build the discriminator of `config.discriminator`."""
     d = config.discriminator
     if d.variant == "pixel":
         return PixelDiscriminator(channels, d.width, d.norm)
@@ -219,7 +219,7 @@ def build_discriminator(config: Any, channels: int) -> nn.Module:
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions N(0, 0.02), scales of batch norms N(1, 0.02), of instance norms 1, offsets 0."""
+    """Initialise kernels N(0, 0.02), scales of batch norms N(1, 0.02), and biases 0."""
     for module in network.modules():
         if isinstance(module, nn.InstanceNorm2d):
             continue

@@ -1,4 +1,4 @@
-"""Which kernels take the time: JAX's profiler, read without any other tool."""
+"""Kernels that take the most time, read from traces of JAX's profiler."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from benchmarks.machine import Columns, Run
 
 COLUMNS: Columns = {
     "milliseconds": ("ms", ".3f"),
-    "share": ("share", ".1%"),
+    "fraction": ("of all", ".1%"),
     "calls": ("calls", "g"),
     "name": ("kernel", "s"),
     "operation": ("in", "s"),
@@ -17,7 +17,7 @@ COLUMNS: Columns = {
 
 
 class Event(NamedTuple):
-    """One run of a kernel, in nanoseconds; `operation` is XLA's, where it is known."""
+    """A run of a kernel, in nanoseconds; `operation` is XLA's name, if known."""
 
     name: str
     operation: str
@@ -26,17 +26,16 @@ class Event(NamedTuple):
 
 
 def busiest_kernels(run: Run, folder: Path, calls: int, count: int = 10) -> dict[str, Any]:
-    """Traces some calls.
+    """Trace a computation, and summarise its kernels.
 
     Args:
-        run: has run before, so that nothing is compiled any more.
-        folder: the trace is left here, for TensorBoard or Perfetto.
-        calls: of `run`, traced.
-        count: how many kernels to name.
+        run: The computation, already compiled.
+        folder: Receives the trace, for TensorBoard or Perfetto.
+        calls: Number of calls to trace.
+        count: Number of kernels to return.
 
     Returns:
-        {milliseconds, busy, kernels}: the time of a call from its first kernel to its last, the
-        share of that in which the device computed, and what `summarise` gives.
+        {milliseconds, busy, kernels}, see `summarise`.
     """
     import jax
 
@@ -51,12 +50,12 @@ def busiest_kernels(run: Run, folder: Path, calls: int, count: int = 10) -> dict
 
 
 def read_events(profile: Any) -> Iterator[Event]:
-    """Kernels of the first GPU; where there is none, XLA's operations on the CPU."""
+    """Yield kernels of the first GPU or, without a GPU, XLA's operations on the CPU."""
     planes = list(profile.planes)
     gpus = sorted((p for p in planes if "/device:GPU" in p.name), key=lambda plane: plane.name)
     for plane in gpus[:1] or planes:
         lines = list(plane.lines)
-        # Other lines of a GPU are sums over these.
+        # Other lines of a GPU are aggregates of these.
         streams = [line for line in lines if line.name.startswith("Stream")]
         for line in streams or lines:
             for event in line.events:
@@ -66,16 +65,17 @@ def read_events(profile: Any) -> Iterator[Event]:
 
 
 def summarise(events: list[Event], calls: int, count: int) -> dict[str, Any]:
-    """The kernels with the most time.
+    """Summarise the kernels with the most time.
 
     Args:
-        events: of so many calls.
-        calls: all but `busy` and `share` are of one.
-        count: how many kernels to name.
+        events: Events of all calls.
+        calls: Number of calls.
+        count: Number of kernels to return.
 
     Returns:
-        See `busiest_kernels`; a kernel has its name, milliseconds, calls, share of the time of all,
-        and the operation that spent most of it there.
+        {milliseconds, busy, kernels}: time per call from its first kernel to its last, fraction of
+        it in which the device computed, and the longest kernels: their name, milliseconds and runs
+        per call, fraction of the time of all kernels, and the operation with most of their time.
     """
     if not events:
         return {"milliseconds": 0.0, "busy": 0.0, "kernels": []}
@@ -87,7 +87,7 @@ def summarise(events: list[Event], calls: int, count: int) -> dict[str, Any]:
         times[event.name] += event.duration
         numbers[event.name] += 1
         operations[event.name][event.operation] += event.duration
-        # Streams run side by side; time in which two compute counts once.
+        # Streams run concurrently; time in which several compute counts once.
         stop = event.start + event.duration
         busy += max(0.0, stop - max(end, event.start))
         end = max(end, stop)
@@ -98,7 +98,7 @@ def summarise(events: list[Event], calls: int, count: int) -> dict[str, Any]:
             "name": name,
             "milliseconds": times[name] / calls / 1e6,
             "calls": numbers[name] / calls,
-            "share": times[name] / total,
+            "fraction": times[name] / total,
             "operation": max(operations[name], key=operations[name].__getitem__),
         }
         for name in sorted(times, key=times.__getitem__, reverse=True)[:count]

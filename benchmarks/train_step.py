@@ -1,16 +1,16 @@
-"""Times one update of all four networks, ours against PyTorch's, in turns.
+"""Time an update of all four networks, ours and PyTorch's, in alternating rounds.
 
     python -m benchmarks.train_step --size 256 --batch 1
     python -m benchmarks.train_step --device gpu --sizes 256 --batches 1,16 --json step.json
     python -m benchmarks.train_step --memory --size 256 --batch 4
 
-Needs jax, flax, optax, Pillow and torch, nothing else. The PyTorch side is `torch_cyclegan`, the
-published program; it picks cuDNN's fastest algorithms. All sides get images that lie on the
-device already. A pair counts as one image; TFLOP/s count the convolutions as published. The peak is
-the best matrix product of the same precision, measured beside. Memory is what XLA plans for ours,
-and what PyTorch had allocated at its peak. Cells that there was no time for are listed as such.
+Needs only jax, flax, optax, Pillow and torch. The PyTorch side is `torch_cyclegan`, the published
+program, with cuDNN's fastest algorithms. All images are on the device already. A pair counts as one
+image; TFLOP/s count the published convolutions. The peak is the best matrix product of the same
+precision, measured in the same process. Memory is XLA's plan for ours, and PyTorch's peak
+allocation. Cells without time are listed as such.
 
-`--memory` runs each form for two updates in a process of its own instead and gives its peak.
+`--memory` instead runs each form for two updates in a separate process, and measures its peak.
 
 Forms, separated by commas:
 """
@@ -37,7 +37,7 @@ from benchmarks.machine import (
 from benchmarks.results import finish, leave, show_cell
 from benchmarks.updates import Updates
 
-# What is built in no time, then what counts most: the rest may find no time.
+# Forms that compile quickly first, then the most important; there may be no time for the rest.
 ON_GPU = (
     "torch_bfloat16,torch_bfloat16+channels_last,torch_tf32,ours_bfloat16,torch_compile,"
     "ours_float32,torch_float32"
@@ -49,29 +49,31 @@ DEFAULTS = {
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; `sizes`, `batches` and `forms` are lists."""
+    """Parse the command line; `sizes`, `batches` and `forms` are lists."""
     parser = argparse.ArgumentParser(
         description=f"{__doc__}{(forms_lib.__doc__ or '').partition(':')[2]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--sizes", "--size", type=parse_numbers, help="pixels of a side")
+    parser.add_argument("--sizes", "--size", type=parse_numbers, help="height and width of images")
     parser.add_argument("--batches", "--batch", type=parse_numbers, help="pairs per update")
     parser.add_argument("--forms", type=parse_forms, help="see above")
     parser.add_argument(
-        "--steps-per-dispatch", type=int, default=1, help="ours also with so many at a time"
+        "--steps-per-dispatch", type=int, default=1, help="ours also with as many updates at a time"
     )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each form")
-    parser.add_argument("--minutes", type=float, default=7.0, help="nothing begins after these")
+    parser.add_argument("--minutes", type=float, default=7.0, help="nothing starts after these")
     parser.add_argument("--json", type=Path, help="file of results")
-    parser.add_argument("--profile", type=Path, help="folder for traces of ours; ten top kernels")
-    parser.add_argument("--width", type=int, default=64, help="of all four networks")
-    parser.add_argument("--generator", default="resnet9", help="a variant of the generators")
-    parser.add_argument("--layers", type=int, default=3, help="strided ones of the discriminators")
+    parser.add_argument("--profile", type=Path, help="folder for traces of ours")
+    parser.add_argument("--width", type=int, default=64, help="width of all four networks")
+    parser.add_argument("--generator", default="resnet9", help="variant of the generators")
+    parser.add_argument(
+        "--layers", type=int, default=3, help="strided layers of the discriminators"
+    )
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     args = parser.parse_args(argv)
     if args.forms and any(form.name == "files" for form in args.forms):
-        parser.error("the form files is of benchmarks.translate")
+        parser.error("--forms: files is for benchmarks.translate only")
     sizes, batches, forms = DEFAULTS[args.device]
     args.sizes, args.batches = args.sizes or sizes, args.batches or batches
     if args.forms is None:
@@ -85,7 +87,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def with_savings(forms: list[Form]) -> list[Form]:
-    """Ours also with what saves memory."""
+    """Add our forms with the options that save memory."""
     names = []
     for form in forms:
         savings = ("", "+remat", "+micro", "+micro+remat") if form.is_ours else ("",)
@@ -94,7 +96,7 @@ def with_savings(forms: list[Form]) -> list[Form]:
 
 
 def compare_times(args: argparse.Namespace, task: Updates) -> None:
-    """Measures the grid, prints its tables and ratios, and writes the file."""
+    """Measure the grid, print its tables and ratios, and write the file."""
     cells = [Cell(size, batch) for size in args.sizes for batch in args.batches]
     warn_of_load()
     results = run_grid(
@@ -121,7 +123,7 @@ MEMORY_COLUMNS: Columns = {
 def measure_memory(
     task: Updates, cell: Cell, forms: Sequence[Form], deadline: float, report: Report
 ) -> Result:
-    """Peak memory of this process, which has one form, and of the device, after two updates."""
+    """Measure the peak memory of this process and of the device in two updates of one form."""
     import resource
 
     (form,) = forms
@@ -145,7 +147,7 @@ def measure_memory(
 
 
 def device_peak(form: Form) -> int:
-    """Bytes of the GPU that this process had at most."""
+    """Return the peak bytes of the GPU in this process."""
     if form.is_ours:
         import jax
 
@@ -156,7 +158,7 @@ def device_peak(form: Form) -> int:
 
 
 def compare_memory(args: argparse.Namespace, task: Updates) -> None:
-    """Measures each form alone, prints a table and writes the file."""
+    """Measure each form by itself, print a table and write the file."""
     units = [
         (Cell(size, batch), [form])
         for size in args.sizes
@@ -182,7 +184,7 @@ def compare_memory(args: argparse.Namespace, task: Updates) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Does what the command line says."""
+    """Measure times or memory."""
     args = parse_arguments(argv)
     choose_device(args.device)
     task = Updates(args.device, args.rounds, args.width, args.generator, args.layers)

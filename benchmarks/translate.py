@@ -1,17 +1,16 @@
-"""Images per second of one generator, ours against PyTorch's, and from file to file.
+"""Time a generator, ours and PyTorch's, and translation from file to file.
 
     python -m benchmarks.translate                             # ResNet-9 of width 64, 256x256
     python -m benchmarks.translate --width 8 --images 200 --format png
     python -m benchmarks.translate --device gpu --sizes 256,512 --batches 1,16 --json t.json
     python -m benchmarks.translate --large 4096x4096 --tile 128 --rounds 1
 
-In one process, in turns: compiled networks are called on arrays that are there already, and the
-form `files` is the program `cyclegan_jax.translate`, which reads, translates and writes as many
-JPEG images. PyTorch's networks are of the form's type, not cast by autocast, and record nothing
-for gradients.
+Rounds alternate in one process. Compiled networks are called on arrays in memory; the form `files`
+is the program `cyclegan_jax.translate`, which reads, translates and writes as many JPEG images.
+PyTorch's networks have the form's type, without autocast, and record no gradients.
 
-`--large` times a single image instead, in bands with `--tile` and else as a whole, and gives the
-peak memory of the process. Compiling is in the first time, not in those after it.
+`--large` instead times a single image, in bands with `--tile` or else as a whole, and measures the
+peak memory of the process. Only the first time includes compilation.
 
 Forms, separated by commas:
 """
@@ -47,22 +46,22 @@ DEFAULTS = {
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; `sizes`, `batches` and `forms` are lists."""
+    """Parse the command line; `sizes`, `batches` and `forms` are lists."""
     parser = argparse.ArgumentParser(
         description=f"{__doc__}{(forms_lib.__doc__ or '').partition(':')[2]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--variant", default="resnet9", help="of the generators")
+    parser.add_argument("--variant", default="resnet9", help="variant of the generator")
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--sizes", "--size", type=parse_numbers, help="pixels of a side")
+    parser.add_argument("--sizes", "--size", type=parse_numbers, help="height and width of images")
     parser.add_argument("--batches", "--batch-size", type=parse_numbers, help="images at a time")
     parser.add_argument("--forms", type=parse_forms, help="see above")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--images", type=int, default=20, help="of a round from file to file")
+    parser.add_argument("--images", type=int, default=20, help="images per round from file to file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=7.0, help="nothing begins after these")
+    parser.add_argument("--minutes", type=float, default=7.0, help="nothing starts after these")
     parser.add_argument("--json", type=Path, help="file of results")
-    parser.add_argument("--format", help="of the files written (default: JPEG)")
+    parser.add_argument("--format", help="format of the output files (default: JPEG)")
     parser.add_argument("--large", metavar="HxW", help="one image of this height and width")
     parser.add_argument("--tile", type=int, help="with --large: rows of a band")
     args = parser.parse_args(argv)
@@ -77,16 +76,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Translations:
-    """What to measure, a `grid.Task`.
+    """A `grid.Task`: translations.
 
     Attributes:
         device: cpu or gpu.
-        rounds: timings of each form.
-        variant: of the generator.
-        width: likewise.
-        images: of the form `files`, in a call.
-        format: of the files written, JPEG where it is None.
-        tile: rows of a band, of single large images.
+        rounds: Timings of each form.
+        variant: Variant of the generator.
+        width: Width of the generator.
+        images: Images per call of the form `files`.
+        format: Format of the output files; None for JPEG.
+        tile: Rows of a band, for large images; None for whole images.
     """
 
     device: str
@@ -98,11 +97,11 @@ class Translations:
     tile: int | None
 
     def images_in(self, cell: Cell) -> int:
-        """As many as the batch."""
+        """Return the number of images in a batch."""
         return cell.batch
 
     def flops(self, cell: Cell) -> int:
-        """Of the published generator's convolutions, two per multiply-add."""
+        """Count the operations of the published generator's convolutions, two per multiply-add."""
         import torch
 
         network = self.torch_network().to("meta")
@@ -112,7 +111,7 @@ class Translations:
         return sum(operation.flops for operation in operations)
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
-        """One of three kinds."""
+        """Prepare a form of one of three kinds."""
         if form.name == "files":
             return prepare_files(self, form, cell)
         if form.is_ours:
@@ -120,7 +119,7 @@ class Translations:
         return prepare_torch(self, resolve(form, seconds), cell)
 
     def network(self, precision: str = "float32") -> Any:
-        """Our generator with parameters that were not trained, an `inference.Network`."""
+        """Return our generator with initial parameters, an `inference.translator.Network`."""
         import jax
         import jax.numpy as jnp
 
@@ -134,14 +133,14 @@ class Translations:
         return Network(generator, jax.jit(generator.init)(jax.random.key(0), small)["params"], 3)
 
     def translator(self, batch: int) -> Any:
-        """There and back are the same."""
+        """Return a translator with the same network in both directions."""
         from cyclegan_jax.inference.translator import Translator
 
         network = self.network()
         return Translator(network, network, 0, batch_size=batch, tile=self.tile)
 
     def torch_network(self) -> Any:
-        """The published generator."""
+        """Return the published generator."""
         from benchmarks import torch_networks
 
         config = default_config()
@@ -150,7 +149,7 @@ class Translations:
 
 
 def prepare_ours(task: Translations, form: Form, cell: Cell) -> Prepared:
-    """The network as `inference.translate` compiles it, on images that are there."""
+    """Compile our network as `translator.translate` does, for images in memory."""
     import jax
 
     from cyclegan_jax.inference.translator import translate
@@ -170,8 +169,8 @@ def prepare_ours(task: Translations, form: Form, cell: Cell) -> Prepared:
 
 
 def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
-    """The program, on made images in a folder that goes when the form does."""
-    default_config()  # a stand-in for ml_collections where it is missing
+    """Prepare the program, for generated images in a temporary folder."""
+    default_config()  # substitutes ml_collections if it is missing
     from benchmarks.data import make_images
     from cyclegan_jax.inference.files import plan_files, translate_files
 
@@ -193,7 +192,7 @@ def prepare_files(task: Translations, form: Form, cell: Cell) -> Prepared:
 
 
 def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
-    """The published network."""
+    """Prepare the published network."""
     import torch
 
     torch.backends.cudnn.benchmark = True
@@ -209,7 +208,7 @@ def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
 
     def run(calls: int) -> None:
         allow_tf32(form.precision != "float32")
-        # Compilers take this better than inference_mode, and it costs as little.
+        # Compilers support this better than inference_mode, and it is as fast.
         with torch.no_grad():
             for _ in range(calls):
                 network(images)
@@ -220,7 +219,7 @@ def prepare_torch(task: Translations, form: Form, cell: Cell) -> Prepared:
 
 
 def show(result: Result) -> None:
-    """Prints what a cell gave, with the program's share of the bare network's time."""
+    """Print the result of a cell, with the ratio of the program's time to the network's."""
     show_cell(result)
     rows = {row["form"]: row for row in complete_rows([result]) if row["status"] == "ok"}
     if "files" in rows and "ours_float32" in rows:
@@ -228,7 +227,7 @@ def show(result: Result) -> None:
 
 
 def measure(args: argparse.Namespace, task: Translations) -> None:
-    """Measures the grid, prints its tables and ratios, and writes the file."""
+    """Measure the grid, print its tables and ratios, and write the file."""
     cells = [Cell(size, batch) for size in args.sizes for batch in args.batches]
     warn_of_load()
     results = run_grid(
@@ -242,7 +241,7 @@ def measure(args: argparse.Namespace, task: Translations) -> None:
 
 
 def measure_large(task: Translations, large: str) -> None:
-    """Times one image, and prints the times and the peak memory."""
+    """Time one large image, and print the times and the peak memory."""
     import resource
 
     import numpy as np
@@ -256,15 +255,15 @@ def measure_large(task: Translations, large: str) -> None:
         translator(image)
         seconds.append(f"{time.perf_counter() - start:.1f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-    how = f"in bands of {task.tile} rows" if task.tile else "whole"
+    mode = f"in bands of {task.tile} rows" if task.tile else "whole"
     print(
-        f"{task.variant} of width {task.width}, {height}x{width} {how}: {', '.join(seconds)} s, "
+        f"{task.variant} of width {task.width}, {height}x{width} {mode}: {', '.join(seconds)} s, "
         f"peak {peak:.2f} GiB"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measure and print."""
     args = parse_arguments(argv)
     choose_device(args.device)
     from cyclegan_jax.utils.errors import UserError

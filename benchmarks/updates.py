@@ -1,4 +1,4 @@
-"""One update of all four networks, ours and PyTorch's, ready to be timed."""
+"""Updates of all four networks to time, ours and PyTorch's."""
 
 import sys
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from benchmarks.work import Operation, count_operations
 
 @dataclass(frozen=True)
 class Updates:
-    """What to measure, a `grid.Task`: the published configuration at these sizes.
+    """A `grid.Task`: updates of the published configuration.
 
     Attributes:
         device: cpu or gpu.
-        rounds: timings of each form.
-        width: of all four networks.
-        generator: a variant of the generators.
-        layers: strided ones of the discriminators.
+        rounds: Timings of each form.
+        width: Width of all four networks.
+        generator: Variant of the generators.
+        layers: Strided layers of the discriminators.
     """
 
     device: str = "cpu"
@@ -30,7 +30,7 @@ class Updates:
     layers: int = 3
 
     def config(self, cell: Cell, form: Form | None = None) -> Any:
-        """The configuration of one cell, as our form of it wants it."""
+        """Return the configuration of a cell, and of our form of it."""
         config = default_config()
         config.batch_size = cell.batch
         config.generator.variant = self.generator
@@ -45,22 +45,22 @@ class Updates:
         return config
 
     def images_in(self, cell: Cell) -> int:
-        """A pair counts as one."""
+        """Return the number of pairs in a batch."""
         return cell.batch
 
     def flops(self, cell: Cell) -> int:
-        """Floating-point operations of one update of the published program, two per multiply-add.
+        """Count the floating-point operations of an update of the published program.
 
-        Counted over its convolutions, forward and backward. What our forms of the layers do beyond
-        that, or save, is not in it.
+        Convolutions are counted, forward and backward, with two operations per multiply-add; what
+        our layers compute beyond that, or save, is not.
         """
         operations, _ = self.work(cell)
         return sum(operation.flops for operation in operations)
 
     def work(self, cell: Cell) -> tuple[list[Operation], int]:
-        """All convolutions of an update of the published program, and how many parameters it has.
+        """Return the convolutions of an update of the published program, and its parameter count.
 
-        It runs on tensors without data.
+        The program runs on tensors without data.
         """
         import torch
 
@@ -73,14 +73,14 @@ class Updates:
         return operations, sum(p.numel() for p in trainer.networks.parameters())
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
-        """Compiles ours, or builds PyTorch's."""
+        """Prepare a form of either side."""
         if form.is_ours:
             return prepare_ours(self, form, cell)
         return prepare_torch(self, resolve(form, seconds), cell)
 
 
 def prepare_ours(task: Updates, form: Form, cell: Cell) -> Prepared:
-    """The program of `distributed.compile_step`, with batches on the first device."""
+    """Compile our update for one device, with batches on that device."""
     import jax
     import numpy as np
 
@@ -97,7 +97,7 @@ def prepare_ours(task: Updates, form: Form, cell: Cell) -> Prepared:
         for _ in range(form.steps)
     ]
     arrays = place(batches, devices=1).arrays
-    # Compiled here for the sake of the compiler's account of its memory.
+    # Compiled explicitly for the compiler's memory analysis.
     update = jax.jit(
         lambda state, arrays: step(state, Placed(arrays, form.steps)), donate_argnums=0
     )
@@ -114,7 +114,7 @@ def prepare_ours(task: Updates, form: Form, cell: Cell) -> Prepared:
 
 
 def planned_memory(compiled: Any) -> int | None:
-    """Bytes that a program of JAX's needs, its arguments and results among them."""
+    """Return the bytes that a compiled JAX program needs, including arguments and results."""
     plan = compiled.memory_analysis()
     if plan is None:
         return None
@@ -127,10 +127,10 @@ def planned_memory(compiled: Any) -> int | None:
 
 
 def prepare_torch(task: Updates, form: Form, cell: Cell) -> Prepared:
-    """The published program, `torch_cyclegan`.
+    """Prepare the update of `torch_cyclegan`, the published program.
 
-    On a GPU it picks cuDNN's fastest algorithms. What torch.compile is given are the networks; for
-    CUDA graphs, which want all passes before a backward pass in one, the two losses.
+    On a GPU, cuDNN selects the fastest algorithms. torch.compile is applied to the networks; for
+    CUDA graphs, which need all forward passes before a backward pass in one, to the two losses.
     """
     import torch
 
@@ -170,14 +170,14 @@ def prepare_torch(task: Updates, form: Form, cell: Cell) -> Prepared:
 
 
 def allocated() -> int:
-    """Bytes that PyTorch holds on the GPU."""
+    """Return the bytes that PyTorch has allocated on the GPU."""
     import torch
 
     return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
 
 
 def peak_memory(run: Any, before: int) -> int | None:
-    """Bytes at the peak of one more call, without those that others held before; GPU alone."""
+    """Return the peak bytes of another call beyond `before`; None without a GPU."""
     torch = sys.modules["torch"]
     if not torch.cuda.is_available():
         return None

@@ -1,4 +1,4 @@
-"""What PyTorch computes and moves: its convolutions, counted on tensors without data."""
+"""Count the operations and memory traffic of PyTorch's convolutions, on tensors without data."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ class Operation(NamedTuple):
     """A convolution, forward or backward.
 
     Attributes:
-        flops: floating-point operations, two per multiply-add.
-        elements: numbers in all arrays that it reads and writes.
+        flops: Floating-point operations, two per multiply-add.
+        elements: Number of elements in all arrays that it reads and writes.
     """
 
     flops: int
@@ -17,13 +17,13 @@ class Operation(NamedTuple):
 
 
 def count_operations(run: Callable[[], Any]) -> list[Operation]:
-    """What PyTorch multiplies while it runs something, in order; tensors need have no data."""
+    """Return the convolutions that PyTorch runs in a call, in order; meta tensors suffice."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import flop_registry
 
-    found = []
+    operations = []
 
     class Count(TorchDispatchMode):
         def __torch_dispatch__(
@@ -34,9 +34,9 @@ def count_operations(run: Callable[[], Any]) -> list[Operation]:
             if formula is not None:
                 arrays = [x for x in tree_leaves((args, result)) if isinstance(x, torch.Tensor)]
                 flops = formula(*args, **(kwargs or {}), out_val=result)
-                found.append(Operation(flops, sum(x.numel() for x in arrays)))
+                operations.append(Operation(flops, sum(x.numel() for x in arrays)))
             return result
 
     with Count():
         run()
-    return found
+    return operations

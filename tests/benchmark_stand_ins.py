@@ -1,4 +1,4 @@
-"""What stands in for networks where it is the benchmarks' own bookkeeping that is tested."""
+"""Stand-ins for networks, to test the bookkeeping of the benchmarks."""
 
 import os
 import signal
@@ -13,18 +13,18 @@ OURS, TORCH, OURS16 = parse_forms("ours_float32,torch_float32,ours_bfloat16")
 
 
 class Clock:
-    """Time that passes only where a task spends it."""
+    """Time that passes only when a task spends it."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Now."""
+        """Return the time."""
         return self.now
 
 
 class Task:
-    """Forms whose calls take the seconds they are said to, or fail as they are said to."""
+    """Forms whose calls take given seconds, or fail with given errors."""
 
     device = "cpu"
     rounds = 3
@@ -41,15 +41,15 @@ class Task:
         self.errors, self.batches = errors or {}, batches or {}
 
     def images_in(self, cell: Cell) -> int:
-        """Pairs."""
+        """Return two images per pair."""
         return 2 * cell.batch
 
     def flops(self, cell: Cell) -> int:
-        """Some."""
+        """Return a number of operations."""
         return 1000 * cell.batch
 
     def prepare(self, form: Form, cell: Cell, seconds: dict[Form, float]) -> Prepared:
-        """Takes its time, too."""
+        """Spend the time to build a form."""
         self.clock.now += self.building
 
         def run(calls: int) -> None:

@@ -145,7 +145,8 @@ def step_draws(state: TrainState, config: Any) -> torch_cyclegan.Draws:
             [
                 jax.random.uniform(jax.random.fold_in(key, i), (), dtype).item()
                 for key in pair_keys(keys[3], batch)
-            ]
+            ],
+            dtype=torch.float64,
         )
         for i, domain in enumerate(("a", "b"))
     }

@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def to_flax(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the same network of ours has for `params`, from a state dict (or gradients by its keys).
+    """Convert a state dict, or gradients by its keys, to the `params` of our network.
 
-    Networks of `torch_recipes` have our names. Those of `torch_networks` have the published ones;
-    there this relies on the order of state dicts: the order in which layers run, in a U-Net the
-    way down and the way up. A norm belongs to the convolution before it. Running statistics are
-    passed over.
+    Networks of `torch_recipes` have our names. For those of `torch_networks`, which have the
+    published names, this relies on the order of state dicts, in which layers run (in a U-Net first
+    all downsampling, then all upsampling). A norm belongs to the convolution before it. Running
+    statistics are ignored.
     """
     if next(iter(state_dict)).startswith(("model.", "net.")):
         return _by_order(state_dict)
@@ -22,16 +22,16 @@ def to_flax(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _by_name(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`up_0.transposed.weight` is the kernel of up_0, `stem_norm.weight` the scale of stem_norm."""
+    """Convert keys like `up_0.transposed.weight` (a kernel) or `stem_norm.weight` (a scale)."""
     params: dict[str, Any] = {}
     for key, tensor in state_dict.items():
-        *path, what = key.split(".")
+        *path, leaf = key.split(".")
         transposed = path[-1] == "transposed"
         tree = params
         for part in path[: len(path) - transposed]:
             tree = tree.setdefault(part, {})
         array = tensor.detach().cpu().numpy().copy()
-        if what == "bias":
+        if leaf == "bias":
             tree["bias"] = array
         elif array.ndim == 1:
             tree["scale"] = array
@@ -43,10 +43,10 @@ def _by_name(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 def _by_order(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     layers: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in state_dict.items():
-        layer, what = key.rsplit(".", 1)
-        if what in ("weight", "bias"):
-            # A copy: PyTorch updates its own in place, also while JAX still reads.
-            layers.setdefault(layer, {})[what] = tensor.detach().cpu().numpy().copy()
+        layer, leaf = key.rsplit(".", 1)
+        if leaf in ("weight", "bias"):
+            # A copy: PyTorch updates in place, possibly while JAX still reads.
+            layers.setdefault(layer, {})[leaf] = tensor.detach().cpu().numpy().copy()
     names = iter(_convolution_names(list(layers), layers))
     params: dict[str, Any] = {}
     name = ""
@@ -70,7 +70,7 @@ def _by_order(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _convolution_names(keys: list[str], layers: Mapping[str, Any]) -> list[str]:
-    """Our names of the convolutions, in the order of the state dict."""
+    """Return our names of the convolutions, in the order of the state dict."""
     count = sum(layer["weight"].ndim == 4 for layer in layers.values())
     if keys[0].startswith("model.model."):
         down = [f"down_{i}" for i in range(count // 2)]

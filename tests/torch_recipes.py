@@ -1,8 +1,8 @@
-"""The networks of the systems beside the published one in PyTorch, written plainly.
+"""Networks of the other systems in PyTorch, written plainly.
 
-Compact horse2zebra (Paddle), faces (PyTorch), firewatch (Keras) and monet2photo (PyTorch). The
-names of the layers are those of the JAX program, so that parameters map by name. Images are
-[B, C, H, W] in [-1, 1]; a configuration is anything with the attributes of `configs/default.py`.
+These are the compact horse2zebra (Paddle), faces (PyTorch), firewatch (Keras) and monet2photo
+(PyTorch). Layers have the names of the JAX program, so that parameters map by name. Images are
+[B, C, H, W] in [-1, 1]; a configuration is any object with the attributes of `configs/default.py`.
 """
 
 import functools
@@ -21,50 +21,50 @@ MakeNorm = Callable[[int], nn.Module]
 
 
 def make_norm(kind: str) -> MakeNorm:
-    """Instance norm of so many channels, with scale and offset or without."""
+    """Return a constructor of instance norm, with or without scale and bias."""
     affine = {"instance": False, "instance_affine": True}[kind]
     return functools.partial(nn.InstanceNorm2d, affine=affine)
 
 
 class SameConv2d(nn.Conv2d):
-    """Zeros as TensorFlow's SAME adds them: ceil(side / stride) results, an odd one at the end."""
+    """Convolution with TensorFlow's SAME padding: ceil(side / stride) outputs, more at the end."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)]."""
+        """Map [B, C, H, W] to [B, C', ceil(H / stride), ceil(W / stride)]."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         pads = []
         for side in (x.shape[3], x.shape[2]):
-            results = math.ceil(side / stride)
-            total = max((results - 1) * stride + kernel - side, 0)
+            outputs = math.ceil(side / stride)
+            total = max((outputs - 1) * stride + kernel - side, 0)
             pads += [total // 2, total - total // 2]
         return super().forward(functional.pad(x, pads))
 
 
 class DropLast(nn.Module):
-    """Without the last row and column: SAME of a transposed 3x3 convolution of stride 2."""
+    """Crop of the last row and column: SAME for a transposed 3x3 convolution of stride 2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, H - 1, W - 1]."""
+        """Map [B, C, H, W] to [B, C, H - 1, W - 1]."""
         return x[:, :, :-1, :-1]
 
 
 class Block(nn.Sequential):
-    """What the layers make of the input is added to it."""
+    """Layers with a skip connection."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape."""
+        """Map [B, C, H, W] to the same shape."""
         return x + super().forward(x)
 
 
 def sequence(**layers: nn.Module) -> nn.Sequential:
-    """Layers in a row, by name."""
+    """Build a sequence of named layers."""
     return nn.Sequential(OrderedDict(layers))
 
 
 def compact_generator(
     channels_in: int, channels_out: int, width: int, blocks: int, norm: MakeNorm
 ) -> nn.Module:
-    """horse2zebra_224: single-convolution blocks, LeakyReLU everywhere, offsets in blocks alone."""
+    """Build horse2zebra_224: single-convolution blocks, LeakyReLU, biases only in blocks."""
     layers: Layers = OrderedDict()
 
     def norm_and_activation(name: str, channels: int) -> None:
@@ -107,9 +107,9 @@ def resnet_generator(
     down: Callable[[int], nn.Module],
     up: Callable[[int], nn.Module],
 ) -> nn.Module:
-    """The published form with other strided layers and other layers up.
+    """Build the published generator with other downsampling and upsampling layers.
 
-    `down` makes a layer that doubles so many channels, `up` one that halves them.
+    `down` builds a layer that doubles a number of channels, `up` one that halves it.
     """
     layers: Layers = OrderedDict()
 
@@ -148,47 +148,47 @@ def resnet_generator(
 
 
 def down_zero(channels: int) -> nn.Module:
-    """One pixel of zeros on every side."""
+    """Build a layer with one pixel of zeros on every side."""
     return nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
 
 
 def down_reflect(channels: int) -> nn.Module:
-    """One mirrored pixel on every side."""
+    """Build a layer with one reflected pixel on every side."""
     return nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, padding_mode="reflect")
 
 
 def down_same(channels: int) -> nn.Module:
-    """At even sizes zeros at the end alone."""
+    """Build a layer with zeros only at the end for even sizes."""
     return SameConv2d(channels, 2 * channels, 3, stride=2)
 
 
 class ResizeConv2d(nn.Conv2d):
-    """Every pixel twice in both directions, then the convolution."""
+    """Nearest-neighbour upsampling by 2, then a convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C', 2H, 2W]."""
+        """Map [B, C, H, W] to [B, C', 2H, 2W]."""
         return super().forward(functional.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 def up_published(channels: int) -> nn.Module:
-    """Transposed, the first row and column dropped."""
+    """Build a transposed convolution without the first row and column."""
     up = nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)
     return sequence(transposed=up)
 
 
 def up_same(channels: int) -> nn.Module:
-    """Transposed, the last row and column dropped."""
+    """Build a transposed convolution without the last row and column."""
     up = nn.ConvTranspose2d(channels, channels // 2, 3, stride=2)
     return sequence(transposed=up, crop=DropLast())
 
 
 def up_resize_zero(channels: int) -> nn.Module:
-    """Doubled, then zeros around."""
+    """Build upsampling and a convolution with zero padding."""
     return ResizeConv2d(channels, channels // 2, 3, padding=1)
 
 
 def up_resize_reflect(channels: int) -> nn.Module:
-    """Doubled, then mirrored."""
+    """Build upsampling and a convolution with reflection padding."""
     return ResizeConv2d(channels, channels // 2, 3, padding=1, padding_mode="reflect")
 
 
@@ -202,7 +202,7 @@ RESNETS: dict[str, dict[str, Any]] = {
 
 
 def build_generator(config: Any, channels_in: int, channels_out: int) -> nn.Module:
-    """The generator that `config.generator` describes."""
+    """Build the generator of `config.generator`."""
     g = config.generator
     if g.variant in RESNETS:
         blocks = 9 if g.blocks is None else g.blocks
@@ -223,10 +223,10 @@ def discriminator_layers(
     normed_from: int,
     make_conv: Callable[[int, int, int, int], nn.Module],
 ) -> tuple[Layers, int]:
-    """All but the last convolution, and the channels they end with.
+    """Build all layers but the last; return them and their output channels.
 
-    `make_conv` makes the 4x4 convolution of a place from (place, channels in, out, stride); the
-    first to have a norm is at `normed_from`.
+    `make_conv` builds a 4x4 convolution from (index, channels in, channels out, stride); the first
+    one with a norm has the index `normed_from`.
     """
     network: Layers = OrderedDict()
     before = channels
@@ -241,9 +241,9 @@ def discriminator_layers(
 
 
 def build_discriminator(config: Any, channels: int, size: int = 256) -> nn.Module:
-    """The discriminator that `config.discriminator` describes, for images of size x size.
+    """Build the discriminator of `config.discriminator` for images of size x size.
 
-    Only one with a dense unit has parameters that depend on the size.
+    The size only matters for a dense unit.
     """
     d = config.discriminator
     if d.scales == 2:
@@ -254,7 +254,7 @@ def build_discriminator(config: Any, channels: int, size: int = 256) -> nn.Modul
 
 
 def build_single(config: Any, channels: int, size: int) -> nn.Module:
-    """The discriminator of one scale."""
+    """Build the discriminator of one scale."""
     d = config.discriminator
     if d.variant in ("patch", "pixel"):
         return torch_networks.build_discriminator(config, channels)
@@ -288,7 +288,7 @@ def build_single(config: Any, channels: int, size: int) -> nn.Module:
         if d.variant == "patch_same":
             network[f"conv_{d.layers}"] = SameConv2d(c, 1, 4)
         else:
-            # A dense unit on the flattened map, its weights kept as the map lies.
+            # A dense unit on the flattened map, whose weights have the layout of the map.
             network["dense"] = nn.Conv2d(c, 1, size // 2**d.layers)
     if d.sigmoid:
         network["sigmoid"] = nn.Sigmoid()
@@ -296,17 +296,17 @@ def build_single(config: Any, channels: int, size: int) -> nn.Module:
 
 
 class MultiScale(nn.Module):
-    """One discriminator for the image and one for the same at half its size."""
+    """Two discriminators, for the image and for the image at half its size."""
 
     def __init__(self, full: nn.Module, half: nn.Module) -> None:
         super().__init__()
         self.scale_0, self.scale_1 = full, half
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] to the scores of both, the larger first."""
+        """Map [B, C, H, W] to the scores of both, the full size first."""
         return self.scale_0(x), self.scale_1(functional.avg_pool2d(x, 2))
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Trainable numbers."""
+    """Count the trainable numbers."""
     return sum(parameter.numel() for parameter in network.parameters())

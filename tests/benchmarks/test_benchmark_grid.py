@@ -1,4 +1,4 @@
-"""A grid of benchmarks keeps to its time, and one that fails costs the others nothing."""
+"""Grids of benchmarks keep their deadline, and isolate failures."""
 
 import time
 from functools import partial
@@ -16,7 +16,7 @@ from tests.benchmark_stand_ins import OURS, OURS16, TORCH  # noqa: E402
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time for `grid` that passes only where a stand-in spends it; the machine does 5 FLOP/s."""
+    """Time for `grid` that only stand-ins spend, on a machine with 5 FLOP/s."""
     clock = stand_ins.Clock()
     monkeypatch.setattr(grid, "time", SimpleNamespace(time=clock, perf_counter=clock))
     monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=clock))
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 
 def test_times_are_of_one_batch(clock):
-    """A form that does four batches a call, and one of which many calls are timed in a row."""
+    """Times are per batch, for a form with four batches per call, and for one timed in groups."""
     task = stand_ins.Task(
         clock, {"ours_float32": 2.0, "torch_float32": 0.125}, batches={"ours_float32": 4}
     )
@@ -37,8 +37,8 @@ def test_times_are_of_one_batch(clock):
     assert (result["images"], result["flops"]) == (4, 2000)
 
 
-def test_nothing_begins_after_the_deadline(clock):
-    """The form being built is timed at least once, the next is left out, and so are cells."""
+def test_nothing_starts_after_the_deadline(clock):
+    """A form that is being built is timed at least once; later forms and cells are skipped."""
     task = stand_ins.Task(clock, {"ours_float32": 1.0, "torch_float32": 1.0}, building=100.0)
     measure = partial(grid.measure_cell, task)
     units = [(Cell(8, batch), [OURS, TORCH]) for batch in (1, 2)]
@@ -50,8 +50,8 @@ def test_nothing_begins_after_the_deadline(clock):
     assert "images_per_second" in rows[0] and "images_per_second" not in rows[3]
 
 
-def test_on_a_gpu_forms_take_turns_while_others_are_built(clock):
-    """Should a compiler take the time of the rounds, what there is was measured side by side."""
+def test_on_a_gpu_forms_are_timed_again_while_others_are_built(clock):
+    """Timings stay comparable if compilation takes the time of the rounds."""
 
     class Slowing(stand_ins.Task):
         device = "gpu"
@@ -68,7 +68,7 @@ def test_on_a_gpu_forms_take_turns_while_others_are_built(clock):
 
 
 def test_timings_survive_a_profiler_that_fails(clock, monkeypatch, tmp_path):
-    """There is no profile then, and all else is there."""
+    """Only the profile is missing."""
 
     def fail(*_, **__):
         raise RuntimeError("no counters")
@@ -89,16 +89,16 @@ def test_timings_survive_a_profiler_that_fails(clock, monkeypatch, tmp_path):
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     ],
 )
-def test_a_form_without_memory_costs_the_others_nothing(clock, error):
-    """Python's error, JAX's and both of PyTorch's."""
+def test_a_form_without_memory_does_not_affect_others(clock, error):
+    """Python's error, JAX's and both of PyTorch's are recognised."""
     errors = {"ours_float32": error}
     task = stand_ins.Task(clock, {"torch_float32": 1.0}, errors)
     rows = grid.measure_cell(task, Cell(8, 1), [OURS, TORCH], deadline=1e9)["rows"]
     assert [row["status"] for row in rows] == ["out of memory", "ok"]
 
 
-def test_other_errors_are_told_and_end_the_program_with_1(clock, capsys):
-    """The row has the error's first line, the error output all of it."""
+def test_other_errors_are_reported_and_exit_with_1(clock, capsys):
+    """The row has the first line of the error, and standard error all of it."""
     errors = {"ours_float32": ValueError("wrong\nshape")}
     task = stand_ins.Task(clock, {"torch_float32": 1.0}, errors)
     rows = grid.measure_cell(task, Cell(8, 1), [OURS, TORCH], deadline=1e9)["rows"]
@@ -109,7 +109,7 @@ def test_other_errors_are_told_and_end_the_program_with_1(clock, capsys):
 
 
 def test_a_form_without_memory_is_tried_again_alone(clock, monkeypatch):
-    """Only in processes of their own, where it then has all the memory there is."""
+    """It gets a separate process with all of the memory."""
     monkeypatch.setattr(grid, "in_own_process", lambda measure, deadline, blank: measure())
 
     def measure(cell, forms, deadline):
@@ -128,22 +128,22 @@ def test_a_form_without_memory_is_tried_again_alone(clock, monkeypatch):
     assert statuses(apart=False) == [("out of memory", False), ("ok", False)]
 
 
-def test_processes_that_come_to_an_end_leave_what_they_had_reported():
-    """One ends well; one runs on after the deadline, one is killed, one crashes."""
+def test_processes_that_end_early_leave_their_last_report():
+    """One succeeds, one exceeds the deadline, one is killed, and one crashes."""
 
     def statuses(work, seconds):
         blank = {"rows": [stand_ins.row("ours_float32", "no time")]}
-        found = grid.in_own_process(work, time.time() + seconds, blank, grace=0.0)
-        return [row["status"] for row in found["rows"]]
+        result = grid.in_own_process(work, time.time() + seconds, blank, grace=0.0)
+        return [row["status"] for row in result["rows"]]
 
     assert statuses(stand_ins.ends_well, 60) == ["ok"]
     assert statuses(stand_ins.runs_on, 5) in (["ok", "no time"], ["no time"])
     assert statuses(stand_ins.is_killed, 60) == ["ok", "out of memory"]
-    assert statuses(stand_ins.crashes, 60) == ["ok", "failed: the process ended with 3"]
+    assert statuses(stand_ins.crashes, 60) == ["ok", "failed: the process exited with 3"]
 
 
-def test_a_cell_leaves_time_to_the_others_and_for_its_rounds(clock):
-    """Of 700 s each of two cells gets 350, of which two forms are built in 262, not three."""
+def test_cells_divide_the_time_and_reserve_some_for_rounds(clock):
+    """Of 700 s each of two cells gets 350, of which 262 suffice to build two forms, not three."""
     task = stand_ins.Task(clock, dict.fromkeys(("ours_float32", "torch_float32"), 1.0))
     task.building = 150.0
     units = [(Cell(8, batch), [OURS, TORCH, OURS16]) for batch in (1, 2)]

@@ -1,4 +1,4 @@
-"""The benchmarks run where little is installed, measure what is asked for, and count right."""
+"""Benchmarks run with few packages installed, and count and report correctly."""
 
 import argparse
 import json
@@ -30,9 +30,9 @@ TINY = ["--width=1", "--rounds=1"]
 
 
 def run_blocked(program: str, *arguments: str) -> str:
-    """What a program prints that finds neither TensorFlow nor ml_collections."""
+    """Run a program that finds neither TensorFlow nor ml_collections; return its output."""
     command = [sys.executable, "-c", BLOCK + program, *arguments]
-    # Two threads that wait for each other are slow where cores are shared.
+    # Threads that wait for each other are slow on shared cores.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, check=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
@@ -40,7 +40,7 @@ def run_blocked(program: str, *arguments: str) -> str:
 
 
 def check_printed(printed: str, path: Path, forms: list[str]) -> None:
-    """The file has the forms, and the table has the file's medians; so has the ratio."""
+    """Assert that the file has the forms, and that table and ratio have the file's medians."""
     written = json.loads(path.read_text())
     assert [row["form"] for row in written["rows"]] == forms
     for row in written["rows"]:
@@ -54,7 +54,7 @@ def check_printed(printed: str, path: Path, forms: list[str]) -> None:
 
 
 def test_updates_run_where_only_jax_and_torch_are_installed(tmp_path):
-    """On the smallest networks, ours two updates at a time."""
+    """The smallest networks are measured, ours with two updates at a time."""
     path = tmp_path / "results.json"
     arguments = [*TINY, "--size=16", "--layers=1", "--generator=resnet3", f"--json={path}"]
     program = "from benchmarks.train_step import main; main(sys.argv[1:])"
@@ -64,10 +64,10 @@ def test_updates_run_where_only_jax_and_torch_are_installed(tmp_path):
 
 
 def test_translations_run_where_only_jax_and_torch_are_installed(tmp_path):
-    """On the smallest networks, from file to file among them."""
+    """The smallest networks are measured, also from file to file."""
     path = tmp_path / "results.json"
     arguments = [*TINY, "--size=16", "--variant=resnet3", "--images=3", f"--json={path}"]
-    # The other test has the machine's rate measured.
+    # The test above measures the machine's rate.
     program = """
 from benchmarks import grid, translate
 grid.matrix_rate = lambda device, precision: 1e9
@@ -79,7 +79,7 @@ translate.main(sys.argv[1:])
 
 
 def test_plain_config_is_the_default_configuration():
-    """Without ml_collections every field has the same name and value."""
+    """Without ml_collections all fields have the same names and values."""
     program = """
 import json
 from benchmarks.plain_config import default_config
@@ -89,26 +89,26 @@ print(json.dumps(default_config(), default=vars))
 
 
 def test_floor_by_hand():
-    """A convolution bound by its bytes and one bound by its products, on chips made for that."""
+    """One convolution is bound by its memory traffic, the other by its multiplications."""
     layer = torch.nn.Conv2d(3, 4, 3, padding=1, bias=False)
     image = torch.zeros(2, 3, 8, 8, requires_grad=True)
     forward, backward = count_operations(lambda: layer(image).sum().backward())
     places, numbers = 2 * 8 * 8, 2 * 3 * 64 + 4 * 3 * 9 + 2 * 4 * 64
     assert forward == (2 * places * 9 * 3 * 4, numbers)
-    # It reads the image, the kernel and the output's gradient, and writes the others' two.
+    # It reads the image, the kernel and the output's gradient, and writes the other gradients.
     assert backward == (2 * forward.flops, 2 * numbers - 2 * 4 * 64)
     operations = [Operation(flops=1000, elements=1), Operation(flops=10, elements=100)]
-    found = floor_of(operations, parameters=5, bytes_each=2, rate=1000.0, bandwidth=100.0)
-    assert found["products"] == pytest.approx(1010)
-    assert found["bytes"] == pytest.approx(20 + 2000 + 1400)
-    assert found["milliseconds"] == pytest.approx(1000 + 2000 + 1400)
+    bound = floor_of(operations, parameters=5, bytes_each=2, rate=1000.0, bandwidth=100.0)
+    assert bound["products"] == pytest.approx(1010)
+    assert bound["bytes"] == pytest.approx(20 + 2000 + 1400)
+    assert bound["milliseconds"] == pytest.approx(1000 + 2000 + 1400)
 
 
 def test_flops_are_those_of_the_layers():
-    """Against a sum over layers worked out by hand for resnet3, width 4 and one-layer PatchGAN."""
+    """Counts equal a sum over layers, for resnet3 of width 4 and a one-layer PatchGAN."""
     size = 32
-    # Multiply-adds forward: window x channels in x channels out x places; a transposed
-    # convolution has its window at every place of its input.
+    # Multiply-adds forward: window x channels in x channels out x positions; a transposed
+    # convolution has its window at every position of its input.
     full, half, quarter = size**2, (size // 2) ** 2, (size // 4) ** 2
     stem, head = 49 * 3 * 4 * full, 49 * 4 * 3 * full
     middle = (
@@ -120,38 +120,38 @@ def test_flops_are_those_of_the_layers():
     )
     first = 16 * 3 * 4 * (size // 2) ** 2
     rest = 16 * 4 * 8 * (size // 2 - 1) ** 2 + 16 * 8 * 1 * (size // 2 - 2) ** 2
-    # A backward pass costs a forward pass for the weights and one for the inputs; images of the
-    # set need no gradient, and neither do weights of discriminators in the generators' update.
+    # A backward pass costs a forward pass for the weights and one for the inputs. Real images need
+    # no gradient, and neither do discriminators' weights in the generators' update.
     generators = 6 * 3 * (stem + middle + head) - 4 * stem
-    judged = 2 * 2 * (first + rest)
+    scores = 2 * 2 * (first + rest)
     discriminators = 4 * (3 * (first + rest) - first)
     updates = Updates(width=4, layers=1, generator="resnet3")
-    expected = 2 * (generators + judged + discriminators)
+    expected = 2 * (generators + scores + discriminators)
     assert updates.flops(Cell(size, 1)) == expected
     assert updates.flops(Cell(size, 3)) == 3 * expected
     translations = Translations("cpu", 1, "resnet3", 4, 1, None, None)
     assert translations.flops(Cell(size, 2)) == 2 * 2 * (stem + middle + head)
 
 
-def test_figures_are_those_worked_out_by_hand():
-    """Eight images in 2 s, 6 TFLOP, on a machine that can do 12 TFLOP/s."""
-    assert results.figures([4.0, 2.0, 1.0], 8, 6 * 10**12, 12e12) == {
+def test_statistics_by_hand():
+    """Eight images take 2 s for 6 TFLOP, on a machine with 12 TFLOP/s."""
+    assert results.statistics_of([4.0, 2.0, 1.0], 8, 6 * 10**12, 12e12) == {
         "milliseconds": 2000.0,
         "low": 1000.0,
         "high": 4000.0,
         "images_per_second": 4.0,
         "tflops": 3.0,
-        "share": 0.25,
+        "of_peak": 0.25,
     }
 
 
-def made_results() -> list[grid.Result]:
-    """Two processes, of which the second saw a higher rate; times are of one batch."""
+def example_results() -> list[grid.Result]:
+    """Return results of two processes, the second with a higher peak rate."""
 
     def row(form, batch, seconds):
         status = "ok" if seconds else "out of memory"
-        found = {"size": 8, "batch": batch, "form": form, "precision": "float32"}
-        return found | {"status": status, "seconds": seconds}
+        values = {"size": 8, "batch": batch, "form": form, "precision": "float32"}
+        return values | {"status": status, "seconds": seconds}
 
     first = [
         row("ours_float32", 1, [1.0, 2.0, 3.0]),
@@ -165,13 +165,13 @@ def made_results() -> list[grid.Result]:
     ]
 
 
-def test_the_file_has_what_the_tables_have(tmp_path, capsys):
-    """Every number of the file's rows stands in the table; shares are of the best rate seen."""
+def test_the_file_agrees_with_the_table(tmp_path, capsys):
+    """All numbers of the file are in the table; peaks are the best of all processes."""
     path = tmp_path / "new" / "results.json"
-    results.finish(made_results(), path)
+    results.finish(example_results(), path)
     printed = capsys.readouterr().out
     written = json.loads(path.read_text())
-    assert [row.get("share") for row in written["rows"]] == [0.5, 0.25, 0.5, 0.5, None]
+    assert [row.get("of_peak") for row in written["rows"]] == [0.5, 0.25, 0.5, 0.5, None]
     lines = printed.strip().splitlines()[1:]
     for row, line in zip(written["rows"], lines, strict=False):
         for key, (_, style) in results.COLUMNS.items():
@@ -181,14 +181,16 @@ def test_the_file_has_what_the_tables_have(tmp_path, capsys):
 
 
 def test_ratios_are_to_the_fastest_of_the_same_cell():
-    """By hand: 2/2, in rounds 1/2, 2/4 and 3/2; nothing where PyTorch had no memory."""
-    (ratio,) = results.ratios_to_torch(made_results()[0]["rows"] + made_results()[1]["rows"])
+    """Medians give 2/2, rounds 1/2, 2/4 and 3/2; cells without a PyTorch time give none."""
+    (ratio,) = results.ratios_to_torch(
+        [row for result in example_results() for row in result["rows"]]
+    )
     assert (ratio["form"], ratio["against"]) == ("ours_float32", "torch_tf32")
     assert (ratio["ratio"], ratio["low"], ratio["high"]) == (1.0, 0.5, 1.5)
 
 
-def test_options_of_a_form_are_those_of_the_configuration():
-    """Ours alone; as many micro-batches as pairs where no number is given."""
+def test_options_of_a_form_are_set_in_the_configuration():
+    """Only ours have options; without a number there is a micro-batch per pair."""
     form = parse_form("ours_bfloat16+steps8+micro+remat")
     config = Updates().config(Cell(64, 4), form)
     assert (config.precision, config.batch_size, config.micro_batches) == ("bfloat16", 4, 4)
@@ -197,15 +199,15 @@ def test_options_of_a_form_are_those_of_the_configuration():
     assert (config.micro_batches, config.generator.remat) == (None, False)
 
 
-def test_forms_are_what_their_names_say():
-    """Names are read, the fastest eager form is found, and others are refused."""
+def test_names_of_forms():
+    """Names are parsed, "fastest" is resolved, and unknown names are refused."""
     form = parse_form("ours_bfloat16+steps8+micro+remat")
     assert (form.precision, form.steps, form.micro_batches, form.remat) == ("bfloat16", 8, 0, True)
     assert OURS.multiplied_in("gpu") == "tf32" and OURS.multiplied_in("cpu") == "float32"
     slow, fast, ours = parse_forms("torch_tf32,torch_bfloat16+channels_last,ours_bfloat16")
     compiled = parse_form("torch_compile")
-    found = resolve(compiled, {slow: 2.0, fast: 1.0, ours: 0.5})
-    assert (found.precision, found.channels_last, found.compiled) == ("bfloat16", True, True)
+    fastest = resolve(compiled, {slow: 2.0, fast: 1.0, ours: 0.5})
+    assert (fastest.precision, fastest.channels_last, fastest.compiled) == ("bfloat16", True, True)
     assert resolve(compiled, {slow: 2.0, ours: 0.5}).precision == "tf32"
     assert resolve(fast, {slow: 1.0}) == fast
     for name in ("theirs", "torch_tf32+remat", "ours_float32+steps", "ours_float32+compile"):
@@ -214,7 +216,7 @@ def test_forms_are_what_their_names_say():
 
 
 def test_the_command_line_adds_forms():
-    """Several steps a dispatch beside one; with --memory what saves it."""
+    """Forms with several steps per dispatch are added, and with --memory those that save it."""
     args = parse_arguments(["--steps-per-dispatch=4"])
     names = [form.name for form in args.forms]
     assert names == ["ours_float32", "torch_float32", "ours_float32+steps4"]
@@ -228,7 +230,7 @@ def test_the_command_line_adds_forms():
 
 
 def test_kernels_are_summed_by_name():
-    """Two calls of 10 ms, by hand: streams overlap for 1 ms, and 3 ms are idle."""
+    """In two calls of 10 ms, streams overlap for 1 ms, and 3 ms are idle."""
     ms = 1e6
     events = [
         trace.Event("product", "conv.1", 0, 8 * ms),
@@ -241,20 +243,20 @@ def test_kernels_are_summed_by_name():
     product, other = summary["kernels"]
     assert product["name"] == "product" and product["operation"] == "conv.1"
     assert (product["milliseconds"], product["calls"]) == (7.0, 1.0)
-    assert product["share"] == pytest.approx(14 / 18)
+    assert product["fraction"] == pytest.approx(14 / 18)
     assert other["milliseconds"] == 1.0
     assert trace.summarise([], 1, 10)["kernels"] == []
 
 
 def test_kernels_of_one_gpu_are_read_from_its_streams():
-    """Neither what the host did, nor sums over streams, nor other devices; a CPU has operations."""
+    """Host events, aggregates and other devices are ignored; a CPU has operations."""
 
     def event(name, **stats):
         return SimpleNamespace(name=name, stats=stats.items(), start_ns=0.0, duration_ns=1.0)
 
     def plane(name, **lines):
-        made = [SimpleNamespace(name=n, events=events) for n, events in lines.items()]
-        return SimpleNamespace(name=name, lines=made)
+        lines = [SimpleNamespace(name=n, events=events) for n, events in lines.items()]
+        return SimpleNamespace(name=name, lines=lines)
 
     host = plane("/host:CPU", tf_XLA=[event("dot", hlo_op="dot.1"), event("wait")])
     gpus = [

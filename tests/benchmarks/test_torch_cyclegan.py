@@ -1,4 +1,4 @@
-"""The PyTorch CycleGAN that others are compared with: published sizes, names and pool."""
+"""The PyTorch CycleGAN of comparisons: published sizes, names and pool."""
 
 from types import SimpleNamespace as Bag
 
@@ -14,7 +14,7 @@ from benchmarks.torch_networks import (  # noqa: E402
     UNetGenerator,
 )
 
-# Networks this small run faster on one thread, much faster where cores are shared.
+# Networks this small run faster on one thread, in particular on shared cores.
 torch.set_num_threads(1)
 
 NETWORKS = {
@@ -32,7 +32,7 @@ NETWORKS = {
 
 
 def config(**changes: object) -> Bag:
-    """The smallest networks, all else as published."""
+    """Return the published configuration with the smallest networks."""
     return Bag(
         generator=Bag(variant="resnet3", blocks=None, width=2, norm="instance", dropout=0.0),
         discriminator=Bag(variant="patch", width=2, layers=1, norm="instance"),
@@ -58,22 +58,22 @@ def config(**changes: object) -> Bag:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_have_the_published_number_of_parameters(name: str) -> None:
-    """RECIPES gives ResNet and PatchGAN; pix2pix prints 54.414 M for its U-Net of 256."""
+    """Counts are those of the recipes, and pix2pix's 54.414 M for its U-Net of 256."""
     build, expected = NETWORKS[name]
     with torch.device("meta"):
         assert sum(p.numel() for p in build().parameters()) == expected
 
 
-def test_unets_count_is_the_sum_over_its_layers() -> None:
-    """Worked from the table of widths: 16 weights and one bias per pair and output channel."""
+def test_the_count_of_a_unet_by_hand() -> None:
+    """It is the sum over a table of widths: 16 weights per pair of channels, and biases."""
     down = [(3, 64), (64, 128), (128, 256), (256, 512), *[(512, 512)] * 4]
     up = [(512, 512), *[(1024, 512)] * 3, (1024, 256), (512, 128), (256, 64), (128, 3)]
     expected = sum(16 * i * o + o for i, o in down + up)
     assert expected == NETWORKS["unet256"][1]
 
 
-def test_parameters_carry_the_published_names() -> None:
-    """Indices of the original's sequences, with and without dropout."""
+def test_parameters_have_the_published_names() -> None:
+    """Names have the indices of the original's sequences, with and without dropout."""
     with torch.device("meta"):
         resnet = set(ResNetGenerator(3, 3).state_dict())
         dropout = set(ResNetGenerator(3, 3, dropout=0.5).state_dict())
@@ -83,11 +83,11 @@ def test_parameters_carry_the_published_names() -> None:
     convolutions = ["1", "4", "7", "19", "22", "26"]
     blocks = [f"{i}.conv_block.{j}" for i in range(10, 19) for j in (1, 5)]
     both = ("weight", "bias")
-    assert resnet == {f"model.{at}.{what}" for at in convolutions + blocks for what in both}
+    assert resnet == {f"model.{at}.{leaf}" for at in convolutions + blocks for leaf in both}
     assert "model.10.conv_block.6.weight" in dropout
     assert "model.10.conv_block.5.weight" not in dropout
-    assert patch == {f"model.{at}.{what}" for at in (0, 2, 5, 8, 11) for what in both}
-    assert pixel == {f"net.{at}.{what}" for at in (0, 2, 5) for what in both}
+    assert patch == {f"model.{at}.{leaf}" for at in (0, 2, 5, 8, 11) for leaf in both}
+    assert pixel == {f"net.{at}.{leaf}" for at in (0, 2, 5) for leaf in both}
     assert {"model.model.0.weight", "model.model.3.weight", "model.model.3.bias"} <= unet
     assert {"model.model.1.model.1.weight", "model.model.1.model.2.running_mean"} <= unet
     innermost = "model.model.1" + ".model.3" * 5
@@ -97,14 +97,14 @@ def test_parameters_carry_the_published_names() -> None:
 
 @pytest.mark.parametrize(("layers", "scores"), [(1, 126), (2, 62), (3, 30), (4, 14)])
 def test_patch_discriminator_scores(layers: int, scores: int) -> None:
-    """256 pixels give 30x30 scores with three layers, and about twice as many with one less."""
+    """256 pixels give 30x30 scores with three layers, and twice the side with one layer less."""
     with torch.device("meta"):
         network = PatchDiscriminator(3, width=4, layers=layers)
         assert network(torch.zeros(1, 3, 256, 256)).shape == (1, 1, scores, scores)
 
 
-def test_generators_keep_the_size() -> None:
-    """Also with other channels out than in."""
+def test_generators_preserve_the_size() -> None:
+    """They do so with different channels in and out."""
     with torch.device("meta"):
         for network, side in (
             (ResNetGenerator(1, 4, width=2, norm="batch", dropout=0.5), 20),
@@ -114,7 +114,7 @@ def test_generators_keep_the_size() -> None:
 
 
 def test_pool_by_hand() -> None:
-    """Two places: filling, an exchange, a pass, then two exchanges of the same place in a row."""
+    """A pool of two fills, exchanges an image, passes one, and exchanges one place twice."""
     pool = torch_cyclegan.ImagePool(2)
     images = torch.arange(6.0).reshape(6, 1, 1, 1)
 
@@ -127,8 +127,8 @@ def test_pool_by_hand() -> None:
     assert [image.item() for image in pool.images] == [2, 5]
 
 
-def test_no_pool_returns_the_newest() -> None:
-    """Size 0 switches it off."""
+def test_size_zero_returns_the_new_images() -> None:
+    """A pool of size 0 is switched off."""
     image = torch.ones(1, 1, 1, 1)
     assert torch_cyclegan.ImagePool(0).query(image, [(True, 0)]).equal(image)
 
@@ -136,7 +136,7 @@ def test_no_pool_returns_the_newest() -> None:
 @pytest.mark.parametrize("first", ["generators", "discriminators"])
 @pytest.mark.parametrize("mode", ["lsgan", "vanilla", "wgangp"])
 def test_training_lowers_the_cycle_loss(mode: str, first: str) -> None:
-    """Ten updates on one flat pair; all four networks move."""
+    """Ten updates on one pair do, and change all four networks."""
     torch.manual_seed(0)
     c = config(update_first=first)
     c.loss.mode = mode
@@ -155,7 +155,7 @@ def test_training_lowers_the_cycle_loss(mode: str, first: str) -> None:
 
 
 def test_gradient_penalty_of_a_linear_critic_by_hand() -> None:
-    """Scores that add up 12 values times 0.5 have the slope 0.5 sqrt(12) everywhere."""
+    """Scores that sum 12 values times 0.5 have the slope 0.5 sqrt(12) everywhere."""
     critic = torch.nn.Conv2d(3, 1, 2)
     torch.nn.init.constant_(critic.weight, 0.5)
     real, fake = torch.rand(2, 4, 3, 2, 2)

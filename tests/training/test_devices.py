@@ -1,4 +1,4 @@
-"""One device or several, one process or several: the same run."""
+"""Runs on several devices, in one process or several, equal a run on a single device."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path, host_devices: int, *arguments: object) -> subprocess.Popen:
-    """Starts `device_runs` with so many devices in its process."""
+    """Start `device_runs` with `host_devices` devices in its process."""
     count = f"--xla_force_host_platform_device_count={host_devices}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     return subprocess.Popen(
@@ -28,7 +28,7 @@ def start(folder: Path, host_devices: int, *arguments: object) -> subprocess.Pop
 
 @pytest.fixture(scope="module")
 def devices(tmp_path_factory):
-    """Where one, two and four devices of one process left what they came to."""
+    """The folder with the results of one, two and four devices of one process."""
     folder = tmp_path_factory.mktemp("devices")
     assert start(folder, 4).wait(timeout=300) == 0
     return folder
@@ -36,7 +36,7 @@ def devices(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processes(devices):
-    """The same folder after two processes of one device each."""
+    """The same folder, with the results of two processes of one device each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,51 +45,54 @@ def processes(devices):
     return devices
 
 
-def assert_same(folder: Path, one: str, other: str) -> None:
-    """What two runs have come to agrees to 1e-9."""
-    smallest.assert_agree(np.load(folder / f"{one}.npz"), np.load(folder / f"{other}.npz"))
+def assert_agree(folder: Path, actual: str, expected: str) -> None:
+    """Assert that the results of two runs agree to 1e-9."""
+    smallest.assert_agree(np.load(folder / f"{actual}.npz"), np.load(folder / f"{expected}.npz"))
 
 
 @pytest.mark.parametrize("count", ["two", "four"])
 def test_devices_equal_one(devices, count):
-    """Two with two micro-batches each, and four with five updates at a time, do what one does."""
-    assert_same(devices, "one", count)
+    """Two devices with micro-batches, and four with five updates per dispatch, agree with one.
+
+    So do dropout masks and a loss with frozen parameters.
+    """
+    assert_agree(devices, count, "one")
 
 
 @pytest.mark.parametrize("count", ["two", "four"])
 def test_layers_on_devices_equal_one(devices, count):
-    """Batch norm's statistics, gradients through them and dropout's masks are the whole batch's."""
-    assert_same(devices, "layers_one", f"layers_{count}")
+    """Batch norm, with its gradients, and dropout are those of the whole batch."""
+    assert_agree(devices, f"layers_{count}", "layers_one")
 
 
-def test_images_on_all_devices_equal_single_ones(devices):
-    """Ten images on four devices, and what they are brought back to, to the last bit."""
-    made = np.load(devices / "images.npz")
-    assert made["together"].std() > 5
-    np.testing.assert_array_equal(made["together"], made["singly"])
+def test_images_on_all_devices_equal_single_images(devices):
+    """Ten images translated on four devices, and their round trips, agree to the last bit."""
+    results = np.load(devices / "images.npz")
+    assert results["together"].std() > 5
+    np.testing.assert_array_equal(results["together"], results["singly"])
 
 
-def test_saved_on_two_devices_goes_on_on_one(devices):
-    """The second half of the run is that of the run which was not stopped."""
-    assert_same(devices, "one", "two_then_one")
+def test_saved_on_two_devices_resumes_on_one(devices):
+    """The second half of the run is that of the uninterrupted run."""
+    assert_agree(devices, "two_then_one", "one")
 
 
 @pytest.mark.parametrize("process", [0, 1])
 def test_processes_equal_one(processes, process):
-    """Two processes of one device each likewise; both hold the same state."""
-    assert_same(processes, "one", f"process_{process}")
+    """Two processes of one device each agree with one, and hold the same state."""
+    assert_agree(processes, f"process_{process}", "one")
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_saved_on_two_devices_goes_on_in_two_processes(processes, process):
-    """Each process reads its state from what one process wrote."""
-    assert_same(processes, "one", f"two_then_process_{process}")
+def test_saved_on_two_devices_resumes_in_two_processes(processes, process):
+    """Each process restores the state that a single process saved."""
+    assert_agree(processes, f"two_then_process_{process}", "one")
 
 
-def test_saved_by_two_processes_is_read_by_one(processes):
-    """The checkpoint after five updates is that of one device."""
+def test_saved_by_two_processes_is_restored_by_one(processes):
+    """The checkpoint after five updates is that of a single device."""
     from tests.device_runs import restored
 
     with jax.enable_x64(True):
         one, both = (restored(processes, name) for name in ("one", "processes"))
-    smallest.assert_agree(smallest.arrays(one), smallest.arrays(both))
+    smallest.assert_agree(smallest.arrays(both), smallest.arrays(one))

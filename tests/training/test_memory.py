@@ -1,4 +1,4 @@
-"""Where memory does not suffice, one line says so and what would help; the allocator is real."""
+"""Running out of memory gives one line that says what helps; the allocator is real."""
 
 import subprocess
 import sys
@@ -11,22 +11,23 @@ from cyclegan_jax.utils import command
 
 ROOT = Path(__file__).parents[2]
 
-# A petabyte, which no machine's address space holds.
+# A petabyte in float32, more than any machine has.
 TOO_MANY = 2**48
 
-# Runs main.py with a training loop that asks for all that.
+# Runs main.py with a training loop that allocates as much.
 TRAINING = f"""
 import runpy, sys
 import jax.numpy as jnp
-from cyclegan_jax import train
+from cyclegan_jax import training
 
-train.train = lambda config, workdir: jnp.ones({TOO_MANY}).block_until_ready()
+training.train = lambda config, workdir: jnp.ones({TOO_MANY}).block_until_ready()
 sys.argv = ["main.py", *sys.argv[1:]]
 runpy.run_path("main.py", run_name="__main__")
 """
 
 
 def test_training(tmp_path):
+    """main.py exits with 1 and names the fields to change."""
     arguments = ["--config=tests/tiny.py", f"--workdir={tmp_path / 'run'}"]
     program = [sys.executable, "-c", TRAINING, *arguments]
     result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
@@ -37,12 +38,15 @@ def test_training(tmp_path):
 
 
 def test_other_programs():
-    with pytest.raises(SystemExit) as leaving:
+    """Other programs exit with their own advice."""
+    with pytest.raises(SystemExit) as exiting:
         command.run(lambda: jnp.ones(TOO_MANY).block_until_ready(), "give --tile")
-    assert leaving.value.code == "error: give --tile"
+    assert exiting.value.code == "error: give --tile"
 
 
-def test_other_failures_keep_their_traceback():
+def test_other_errors_keep_their_traceback():
+    """Errors that are not about memory are raised."""
+
     def fail() -> None:
         raise FloatingPointError("of the program's own")
 

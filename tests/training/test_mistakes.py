@@ -1,22 +1,22 @@
-"""Every mistake of a user's in settings and images gives one clear line and a non-zero exit."""
+"""Wrong settings and images give one clear line and a non-zero exit code."""
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import distributed
 from tests.refused_runs import refusal
 
 ROOT = Path(__file__).parents[2]
 
 
 def command_line(*arguments: str) -> subprocess.CompletedProcess:
-    """Runs main.py and returns what it said and its exit code."""
+    """Run main.py and return its output and exit code."""
     command = [sys.executable, "main.py", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -26,18 +26,22 @@ def command_line(*arguments: str) -> subprocess.CompletedProcess:
     [
         (["--config.batch_siz=4"], "the nearest is config.batch_size"),
         (["--config.crop_size=4"], "the nearest is config.data.crop_size"),
-        (["--config.batch_size=four"], "config.batch_size is 'four'; a whole number was expected"),
-        (["--config.data.flip=maybe"], "config.data.flip is 'maybe'; true or false was expected"),
-        (["--config.precision=float16"], "choose from float32, bfloat16, float64"),
+        (
+            ["--config.batch_size=four"],
+            "config.batch_size: expected an integer such as 1, got 'four'",
+        ),
+        (["--config.data.flip=maybe"], "config.data.flip: expected true or false such as True"),
+        (["--config.precision=float16"], "expected one of float32, bfloat16, float64, got"),
+        (["--config.loss.mode=hinge"], "expected one of lsgan, vanilla, wgangp, or"),
         (["--workdri=x"], "Did you mean: workdir"),
         (["--batch_size=4"], "fields are set as --config.batch_size="),
-        (["runs/x"], "'runs/x' is not a flag"),
-        (["--config=configs/nothing.py"], "there are configs/celeba_glasses.py, "),
-        (["--config=configs/tfds.py:map"], "did you mean maps?"),
+        (["runs/x"], "expected flags (--name=value), got 'runs/x'"),
+        (["--config=configs/nothing.py"], "no such file; choose from configs/celeba_glasses.py, "),
+        (["--config=configs/tfds.py:map"], "did you mean maps"),
     ],
 )
 def test_command_line(tmp_path, arguments, expected):
-    """One line on standard error, exit code 1, and no work directory made."""
+    """There is one line on standard error, exit code 1, and no work directory."""
     first = ["--config=tests/tiny.py", f"--workdir={tmp_path / 'run'}"]
     result = command_line(*first, *arguments)
     assert result.returncode == 1
@@ -50,22 +54,34 @@ def test_command_line(tmp_path, arguments, expected):
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("batch_size", 0, "config.batch_size is 0; it must be at least 1"),
-        ("optimizer.learning_rate", -1.0, "must be at least 0"),
-        ("optimizer.beta1", 1.0, "must be below 1"),
-        ("generator.variant", "resnet7", "choose from resnet3, resnet6, resnet9"),
-        ("generator.variant", "unet128", "multiples of 128"),
-        ("discriminator.layers", 5, "sides must be at least 96"),
-        ("discriminator.scales", 4, "sides must be at least 48"),
-        ("discriminator.variant", "patches", "choose from patch, patch_normed, patch_reflect"),
-        ("generator.blocks", 0, "config.generator.blocks is 0; it must be at least 1"),
-        ("data.channels_b", 1, "set it to 0"),
+        ("batch_size", 0, "config.batch_size: expected at least 1, got 0"),
+        (
+            "optimizer.learning_rate",
+            -1.0,
+            "config.optimizer.learning_rate: expected at least 0, got -1.0",
+        ),
+        ("optimizer.beta1", 1.0, "config.optimizer.beta1: expected a number below 1, got 1.0"),
+        ("generator.variant", "resnet7", "expected one of resnet3, resnet6, resnet9"),
+        ("generator.variant", "unet128", "multiples of 128 and at least 128, got images of 32x32"),
+        ("discriminator.layers", 5, "expected sides of at least 96, got images of 32x32"),
+        ("discriminator.scales", 4, "expected sides of at least 48, got images of 32x32"),
+        ("discriminator.variant", "patches", "expected one of patch, patch_normed, patch_reflect"),
+        ("generator.blocks", 0, "config.generator.blocks: expected at least 1, got 0"),
+        (
+            "data.channels_b",
+            1,
+            "config.loss.identity: expected 0 for domains of different channels",
+        ),
         ("data.source", "files", "expected one of tfds, folder, shapes"),
-        ("init_from", "/nowhere", "config.init_from is '/nowhere'"),
+        (
+            "init_from",
+            "/nowhere",
+            "config.init_from: expected the work directory of a run with checkpoints",
+        ),
     ],
 )
 def test_configuration(config, tmp_path, field, value, expected):
-    """Values out of range, unknown choices and sizes that do not fit."""
+    """Values out of range, unknown choices and unsupported sizes are refused."""
     config.generator.blocks = None  # U-Nets have none
     *path, last = field.split(".")
     node = config
@@ -77,7 +93,7 @@ def test_configuration(config, tmp_path, field, value, expected):
 
 @pytest.fixture
 def folders(config, tmp_path):
-    """Three small images in each of four folders, and a configuration for them."""
+    """A configuration for three small images in each of four folders, and their parent."""
     rng = np.random.default_rng(0)
     for name in ("trainA", "trainB", "testA", "testB"):
         (tmp_path / name).mkdir()
@@ -101,8 +117,8 @@ def folders(config, tmp_path):
         ("cycle", "fid", "but the figures are cycle_a/l1"),
     ],
 )
-def test_figures_that_there_are_not(folders, metrics, best, expected):
-    """Metrics that do not exist or do not apply, and a best checkpoint by one of them."""
+def test_unknown_metrics(folders, metrics, best, expected):
+    """Metrics that do not exist or apply are refused, also to select the best checkpoint."""
     config, root = folders
     config.evaluate_every_steps = 10
     config.evaluation.metrics = metrics
@@ -111,18 +127,18 @@ def test_figures_that_there_are_not(folders, metrics, best, expected):
 
 
 @pytest.mark.parametrize(("direction", "domain"), [("a_to_b", "B"), ("b_to_a", "A")])
-def test_figures_without_test_images(folders, direction, domain):
-    """The domain is named, and what to give, which keeps the folders' letter."""
+def test_metrics_without_test_images(folders, direction, domain):
+    """The message names the domain, and the field and folder to add."""
     config, root = folders
     config.evaluate_every_steps = 10
     config.data.direction = direction
     shutil.rmtree(root / "testB")
-    said = refusal(config, root / "run")
-    assert f"domain {domain} has no test images" in said
-    assert "give data.test_b, or testB beside trainB" in said
+    message = refusal(config, root / "run")
+    assert f"domain {domain} has no test images" in message
+    assert "give data.test_b, or testB beside trainB" in message
 
 
-def test_folder_that_is_not_there(folders):
+def test_missing_folder(folders):
     """The message names the folder."""
     config, root = folders
     config.data.dir = str(root / "nothing")
@@ -131,7 +147,7 @@ def test_folder_that_is_not_there(folders):
 
 @pytest.mark.parametrize("name", ["trainA", "trainB"])
 def test_empty_folder(folders, name):
-    """One of the two is enough."""
+    """An empty folder of either domain is named."""
     config, root = folders
     for path in (root / name).iterdir():
         path.unlink()
@@ -139,7 +155,7 @@ def test_empty_folder(folders, name):
 
 
 def test_text_named_jpg(folders):
-    """The message names the file, whichever it is."""
+    """The message names the file."""
     config, root = folders
     for path in (root / "trainA").iterdir():
         path.write_text("not an image")
@@ -148,7 +164,7 @@ def test_text_named_jpg(folders):
 
 
 def test_truncated_jpeg(folders):
-    """Half an image is not taken for a whole one."""
+    """A truncated image is named."""
     config, root = folders
     for path in (root / "trainB").iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -156,7 +172,7 @@ def test_truncated_jpeg(folders):
 
 
 def test_crop_larger_than_the_image(folders):
-    """Both sizes and the fields are named."""
+    """The message names both sizes and the field."""
     config, root = folders
     config.data.crop_size = 64
     message = refusal(config, root / "run")
@@ -164,8 +180,8 @@ def test_crop_larger_than_the_image(folders):
     assert "data.crop_size=64" in message
 
 
-def test_crop_that_the_generator_cannot_take(folders):
-    """The unit that sides must be multiples of, and the fields that decide."""
+def test_crop_that_the_generator_does_not_support(folders):
+    """The message names the unit of sides, and the field."""
     config, root = folders
     config.data.crop_size = 30
     message = refusal(config, root / "run")
@@ -174,7 +190,7 @@ def test_crop_that_the_generator_cannot_take(folders):
 
 
 def test_crop_larger_than_the_resized_image(folders):
-    """Before any image is read."""
+    """The fields are compared before any image is read."""
     config, root = folders
     config.data.transform = "resize_and_crop"
     config.data.load_size = 28
@@ -182,7 +198,7 @@ def test_crop_larger_than_the_resized_image(folders):
 
 
 def test_images_of_different_sizes_without_a_crop(folders):
-    """Two files and their sizes are named, and transforms that help."""
+    """The message names the sizes, and a transform that helps."""
     config, root = folders
     config.data.transform = "none"
     Image.new("RGB", (48, 40)).save(root / "trainA" / "wide.png")
@@ -191,7 +207,7 @@ def test_images_of_different_sizes_without_a_crop(folders):
     assert "resize_and_crop" in message
 
 
-def test_batch_that_does_not_divide_among_devices(config, tmp_path, monkeypatch):
-    """A batch that does not divide among the devices is refused with both numbers."""
-    monkeypatch.setattr(distributed.jax, "device_count", lambda: 3)
+def test_batch_that_cannot_be_sharded(config, tmp_path, monkeypatch):
+    """A batch size that is no multiple of the devices is refused with both numbers."""
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
     assert "multiple of the 3 devices" in refusal(config, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Several processes that train as one: how they meet, and how they stop."""
+"""Several processes that train together: how they connect, and how they stop."""
 
 import contextlib
 import os
@@ -23,32 +23,32 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("given", "launched", "expected"),
+    ("arguments", "launched", "expected"),
     [
-        (("localhost:29500", 2, None), False, "--process_id is missing: a process among several"),
+        (("localhost:29500", 2, None), False, "--process_id is missing: several processes need"),
         ((None, None, 0), False, "--coordinator is missing"),
-        (("localhost", 2, 0), False, "HOST:PORT was expected"),
-        (("localhost:70000", 2, 0), False, "HOST:PORT was expected"),
-        (("localhost:29500", 2, 2), False, "at least 0 and below 2"),
-        (("localhost:29500", None, None), True, "--distributed finds all by itself"),
-        ((None, None, None), True, "neither SLURM nor Open MPI was found"),
+        (("localhost", 2, 0), False, "--coordinator=localhost: expected HOST:PORT"),
+        (("localhost:70000", 2, 0), False, "--coordinator=localhost:70000: expected HOST:PORT"),
+        (("localhost:29500", 2, 2), False, "--process_id=2: expected 0 to 1"),
+        (("localhost:29500", None, None), True, "--distributed: expected without --coordinator"),
+        ((None, None, None), True, "--distributed: expected SLURM or Open MPI, found neither"),
     ],
 )
-def test_flags_that_do_not_fit(given, launched, expected):
-    """One line that names the flag, before anything is waited for."""
+def test_inconsistent_flags_are_refused(arguments, launched, expected):
+    """One line names the flag, before the process waits for others."""
     with pytest.raises(UserError, match=re.escape(expected)) as caught:
-        join_processes(*given, launched=launched)
+        join_processes(*arguments, launched=launched)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_given_is_one_process():
-    """Then JAX is left as it is."""
+def test_without_arguments_the_process_stays_single():
+    """JAX is not initialised for several processes."""
     join_processes(None, None, None)
     assert not jax.distributed.is_initialized()
 
 
-def test_others_that_do_not_come():
-    """After a while the process says so in one line, and ends."""
+def test_missing_processes():
+    """After its patience, a process that waits for others exits with one line."""
     program = (
         "from cyclegan_jax.distributed import join_processes;"
         "join_processes('127.0.0.1:9', 2, 1, patience=1)"
@@ -57,15 +57,15 @@ def test_others_that_do_not_come():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: the processes of this run did not all meet at 127.0")
+    assert ended.stderr.startswith("error: not all processes of this run connected at 127.0")
     assert ended.stderr.count("\n") == 1
 
 
 def process_of(workdir: Path, number: int) -> int:
-    """The process that trains in a folder as that number."""
+    """Return the PID of the process that trains in a folder under this number."""
     wanted = {"main.py", f"--workdir={workdir}", f"--process_id={number}"}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it may be gone by now
+        with contextlib.suppress(OSError):  # the process may have ended
             if wanted <= set(path.read_bytes().decode().split("\0")):
                 return int(path.parent.name)
     raise AssertionError(f"no process {number}")
@@ -73,7 +73,7 @@ def process_of(workdir: Path, number: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 def test_signal_to_one_process_stops_both(tmp_path):
-    """Both leave after the same update, with one checkpoint, which one process can go on from."""
+    """Both stop after the same update, with one checkpoint, which a single process restores."""
     workdir = tmp_path / "run"
     small = ("generator.blocks=1", "generator.width=2", "discriminator.width=2")
     every = ("num_steps=100000", "sample_every_steps=1", "checkpoint_every_steps=0")
@@ -92,12 +92,12 @@ def test_signal_to_one_process_stops_both(tmp_path):
         assert script.poll() is None, script.communicate()
         time.sleep(0.01)
     os.kill(process_of(workdir, 1), signal.SIGTERM)
-    _, said = script.communicate(timeout=300)
+    _, stderr = script.communicate(timeout=300)
     assert script.returncode == 128 + signal.SIGTERM
-    steps = re.findall(r"stopped and saved at step (\d+) of", said)
+    steps = re.findall(r"stopped and saved at step (\d+) of", stderr)
     assert len(steps) == 2
     assert steps[0] == steps[1]
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
     checkpoints = Checkpoints(workdir, read_only=True)
     assert checkpoints.steps == [int(steps[0])]
     config = tiny.get_config()

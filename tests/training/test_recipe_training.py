@@ -54,7 +54,7 @@ def test_training_follows_torchs(name: str) -> None:
 
 
 def test_the_originals_training_follows_torchs() -> None:
-    """Twenty updates at 64x64 agree, with a full pool from the fourth, decay from the ninth."""
+    """Twenty updates at 64x64 agree, with a full pool after four, and decay from the ninth on."""
     epochs = {"schedule__constant_epochs": 2, "schedule__decay_epochs": 3}
     # 1 - max(0, epoch - 2) / 4, epochs of four pairs counted from 1.
     factors = [1 - max(0, update // 4 + 1 - 2) / 4 for update in range(20)]

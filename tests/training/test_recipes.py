@@ -1,4 +1,4 @@
-"""Every recipe runs from its configuration, through the program, on data in its own layout."""
+"""Every recipe runs from its configuration, through main.py, on data in its own layout."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32
-# The same code, small: a layer more or less costs the compiler seconds.
+# Small networks, which compile in seconds.
 SMALL = {
     "generator.width": 2,
     "generator.blocks": 1,
@@ -30,7 +30,7 @@ SMALL = {
 
 
 def images(folder: Path, names: list[str]) -> None:
-    """Noise under these names."""
+    """Write noise images under these names."""
     random = np.random.default_rng(0)
     for name in names:
         path = folder / name
@@ -39,14 +39,14 @@ def images(folder: Path, names: list[str]) -> None:
 
 
 def folders(root: Path) -> dict[str, object]:
-    """trainA, trainB, testA, testB."""
+    """Write trainA, trainB, testA and testB; return the fields for them."""
     for split in ("trainA", "trainB", "testA", "testB"):
         images(root / split, ["1.png", "2.jpg"])
     return {"data.source": "folder", "data.dir": root}
 
 
 def lists(root: Path) -> dict[str, object]:
-    """Folders, and lists of which images train."""
+    """Write folders, and list files of the training images; return the fields for them."""
     for domain in ("A", "B"):
         images(root / f"train{domain}", ["1.jpg", "2.jpg", "not_listed.jpg"])
         (root / f"train{domain}.txt").write_text(f"train{domain}/1.jpg\ntrain{domain}/2.jpg\n")
@@ -55,7 +55,7 @@ def lists(root: Path) -> dict[str, object]:
 
 
 def faces(root: Path) -> dict[str, object]:
-    """One folder, and a table with all that the two recipes ask for."""
+    """Write a folder and a table of attributes; return the fields for them."""
     rows = [
         {"Black_Hair": 1, "Blond_Hair": -1, "Eyeglasses": -1},
         {"Black_Hair": -1, "Blond_Hair": 1, "Eyeglasses": 1},
@@ -67,7 +67,7 @@ def faces(root: Path) -> dict[str, object]:
         writer = csv.DictWriter(file, ["image_id", *rows[0]])
         writer.writeheader()
         writer.writerows({"image_id": n} | row for n, row in zip(names, rows, strict=True))
-    # Straight to the size of the networks' images.
+    # Faces are resized to the size of the networks' images.
     return {"data.dir": root, "data.load_size": SIZE}
 
 
@@ -83,13 +83,13 @@ RECIPES = {
 
 @pytest.fixture
 def run(monkeypatch):
-    """A function that does, in this process, what `python main.py --config ...` does."""
+    """A function that runs `python main.py --config ...` in this process."""
 
     def run(recipe: str, workdir: Path, changes: dict[str, object]) -> None:
         fields = [f"--config.{name}={value}" for name, value in changes.items()]
         config = ROOT / "configs" / f"{recipe}.py"
         argv = ["main.py", f"--config={config}", f"--workdir={workdir}", *fields]
-        # Flags of configurations are made of what stands there.
+        # The flag of configurations reads the command line.
         monkeypatch.setattr(sys, "argv", argv)
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
@@ -102,21 +102,21 @@ def run(monkeypatch):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_runs_saves_samples_and_goes_on(recipe, run, tmp_path, caplog):
-    """Two updates, then a third from the checkpoint of the second; strips of both directions."""
+def test_trains_and_resumes(recipe, run, tmp_path, caplog):
+    """A run of two updates is resumed for a third, with samples of both directions."""
     caplog.set_level(logging.INFO)
     workdir = tmp_path / "run"
     changes = SMALL | RECIPES[recipe](tmp_path / "data")
     run(recipe, workdir, changes | {"num_steps": 2})
     assert Checkpoints(workdir, read_only=True).steps == [1, 2]
     run(recipe, workdir, changes | {"num_steps": 3})
-    assert "Going on from the checkpoint of step 2" in caplog.text
+    assert "Resuming from the checkpoint of step 2" in caplog.text
     assert Checkpoints(workdir, read_only=True).steps == [1, 2, 3]
-    kept = config_lib.flatten(json.loads((workdir / "config.json").read_text()))
+    stored = config_lib.flatten(json.loads((workdir / "config.json").read_text()))
     for name, value in changes.items():
-        assert kept[name] == (str(value) if isinstance(value, Path) else value)
+        assert stored[name] == (str(value) if isinstance(value, Path) else value)
     for direction in ("a_to_b", "b_to_a"):
         strip = Image.open(workdir / "samples" / f"00000003_{direction}.png")
-        # Real, translated, back and identity side by side.
+        # Real, translated, reconstructed and identity side by side.
         assert strip.width >= 4 * SIZE
         assert strip.height >= SIZE

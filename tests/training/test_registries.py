@@ -134,8 +134,9 @@ def refused(call, *args):
     return str(caught.value)
 
 
-def test_all_registries_are_tested():
-    assert set(config_lib.REGISTRIES) == set(FIELDS)
+def test_all_registries_but_those_of_the_data_are_tested():
+    fields = {field for field in config_lib.REGISTRIES if not field.startswith("data.")}
+    assert fields == set(FIELDS)
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -146,7 +147,7 @@ def test_unknown_names_are_refused(config, tmp_path, monkeypatch, field):
         raise AssertionError("the run started")
 
     monkeypatch.setattr(training, "check_workdir", fail)
-    monkeypatch.setattr(training.data, "load_sources", fail)
+    monkeypatch.setattr(training.data, "open_sources", fail)
     set_field(config, field, "nonsense")
     message = refusal(config, tmp_path / "run")
     names = ", ".join(FIELDS[field][0])

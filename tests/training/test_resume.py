@@ -1,4 +1,4 @@
-"""A run that is stopped, however, and started again ends in the same bits as one that is not."""
+"""A run that is stopped in any way and resumed ends in the same bits as an uninterrupted one."""
 
 import signal
 import subprocess
@@ -19,7 +19,7 @@ STEPS = 20
 
 
 def start(workdir: Path, *arguments: str) -> subprocess.Popen:
-    """Starts main.py on the tiny configuration; samples after every update show how far it is."""
+    """Start main.py on the tiny configuration, with samples of every update to show progress."""
     command = [sys.executable, "main.py", "--config=tests/tiny.py", f"--workdir={workdir}"]
     return subprocess.Popen(
         [*command, "--config.sample_every_steps=1", *arguments],
@@ -30,22 +30,22 @@ def start(workdir: Path, *arguments: str) -> subprocess.Popen:
 
 
 def finish(workdir: Path) -> str:
-    """Runs to the end and returns what was said."""
+    """Run to the end and return the standard error."""
     process = start(workdir)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return stderr
 
 
 def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
-    """Returns once the samples of that step are there."""
+    """Return once the samples of that step are written."""
     while not list((workdir / "samples").glob(f"*{step}_b_to_a.png")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
 
 
 def last_state(workdir: Path):
-    """Everything in the last checkpoint, as NumPy arrays."""
+    """Return the state in the last checkpoint, as NumPy arrays."""
     config = tiny.get_config()
     shapes = jax.eval_shape(lambda: build_state(config, (32, 32)))
     state = Checkpoints(workdir, read_only=True).restore(shapes, config)
@@ -54,63 +54,63 @@ def last_state(workdir: Path):
 
 
 def samples(workdir: Path) -> dict[str, bytes]:
-    """The files of all samples by name."""
+    """Return the bytes of all samples by file name."""
     return {path.name: path.read_bytes() for path in (workdir / "samples").iterdir()}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A run that nothing stopped."""
-    workdir = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory):
+    """The work directory of a run that was not stopped."""
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
     finish(workdir)
     return workdir
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Parameters, optimisers, pools, step, key and every sample are the same bits."""
-    first, second = last_state(one), last_state(other)
+def assert_same_run(actual: Path, expected: Path) -> None:
+    """Assert that states and samples of two runs are equal to the last bit."""
+    first, second = last_state(actual), last_state(expected)
     assert int(first.step) == STEPS
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert len(samples(one)) == 2 * STEPS
-    assert samples(one) == samples(other)
+    assert len(samples(actual)) == 2 * STEPS
+    assert samples(actual) == samples(expected)
 
 
-def test_killed(whole, tmp_path):
-    """SIGKILL at five moments of one run: before the first checkpoint, and between two."""
+def test_killed(uninterrupted, tmp_path):
+    """SIGKILL at five moments of one run, before the first checkpoint and later, loses nothing."""
     for step in (1, 4, 8, 13, 19):
         process = start(tmp_path / "run")
         wait_for_step(tmp_path / "run", step, process)
         process.kill()
         process.communicate()
     finish(tmp_path / "run")
-    assert_same_run(whole, tmp_path / "run")
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_asked_to_stop(whole, tmp_path):
-    """SIGTERM and ctrl-C save where they are, say so, and leave with the signal's exit code."""
+def test_interrupted(uninterrupted, tmp_path):
+    """SIGTERM and ctrl-C save the state, report the step, and exit with the signal's code."""
     saved: list[int] = []
     for signum, moment in ((signal.SIGTERM, 5), (signal.SIGINT, 12)):
         process = start(tmp_path / "run", "--config.checkpoint_every_steps=1000")
         wait_for_step(tmp_path / "run", moment, process)
         process.send_signal(signum)
-        _, said = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=300)
         assert process.returncode == 128 + signum
-        assert "stopped and saved at step" in said
-        assert "Traceback" not in said
+        assert "stopped and saved at step" in stderr
+        assert "Traceback" not in stderr
         *before, step = Checkpoints(tmp_path / "run", read_only=True).steps
         assert before == saved
         assert moment <= step < STEPS
         saved.append(step)
-    assert f"Going on from the checkpoint of step {saved[-1]}" in finish(tmp_path / "run")
-    assert_same_run(whole, tmp_path / "run")
+    assert f"Resuming from the checkpoint of step {saved[-1]}" in finish(tmp_path / "run")
+    assert_same_run(tmp_path / "run", uninterrupted)
 
 
-def test_second_interrupt_leaves_at_once(tmp_path):
-    """After a first ctrl-C the next one ends the process by the signal itself."""
+def test_second_interrupt_stops_at_once(tmp_path):
+    """After a first ctrl-C the next one kills the process by the signal itself."""
     process = start(tmp_path / "run", "--config.num_steps=100000")
     wait_for_step(tmp_path / "run", 2, process)
     process.send_signal(signal.SIGINT)
-    # Standard error is a pipe: what it said so far ends with the line that is waited for.
+    # Standard error is a pipe: read up to the expected line.
     while "ctrl-C again stops at once" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

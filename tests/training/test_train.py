@@ -1,4 +1,4 @@
-"""What a run leaves behind, and how it starts."""
+"""Files that a run writes, and the ways in which it starts."""
 
 import json
 import logging
@@ -11,16 +11,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cyclegan_jax import data, evaluate
+from cyclegan_jax.build import build_networks, build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import truth
-from cyclegan_jax.state import build_networks, build_state
 from cyclegan_jax.training import is_early, train
 from cyclegan_jax.utils import image_io
 from tests import tiny
 
 
 def evaluated_config():
-    """10 updates with everything switched on."""
+    """Return a configuration of 10 updates with evaluation."""
     config = tiny.get_config()
     config.num_steps = 10
     config.evaluate_every_steps = 5
@@ -30,18 +30,18 @@ def evaluated_config():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(work directory, last state, what was printed) of such a run."""
+    """The work directory and the last state of such a run."""
     workdir = tmp_path_factory.mktemp("train") / "run"
     return workdir, train(evaluated_config(), workdir)
 
 
-def assert_same(one, other):
-    """All leaves of two trees are the same bits."""
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+def assert_same(actual, expected):
+    """Assert that two trees are equal to the last bit."""
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_tensorboard_reads_the_events(run):
-    """Losses at every log, figures of every evaluation, samples and the configuration."""
+    """Events hold losses, metrics of every evaluation, samples and the configuration."""
     workdir, _ = run
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0})
     events.Reload()
@@ -59,7 +59,7 @@ def test_tensorboard_reads_the_events(run):
 
 
 def test_evaluation_is_that_of_the_saved_networks(run):
-    """The last JSON file equals figures of images translated one by one, from the checkpoint."""
+    """Metrics in the last JSON file are those of images translated one by one."""
     workdir, state = run
     config = evaluated_config()
     test_a, test_b = data.open_split(config.data, "test")
@@ -77,13 +77,13 @@ def test_evaluation_is_that_of_the_saved_networks(run):
         translate("gen_ab", test_a), translate("gen_ba", test_b), test_a, test_b
     )
     stored = json.loads((workdir / "evaluation" / "10.json").read_text())
-    # Batches of images may round another way than single ones, and tip a pixel in a thousand.
+    # Batches may round differently than single images, which changes a pixel in a thousand.
     assert stored == pytest.approx(figures, abs=2e-3)
     assert set(stored) >= {"a_to_b/pixel_accuracy", "b_to_a/object_iou", "b_to_a/psnr"}
 
 
-def test_evaluate_gives_the_figures_of_training(run):
-    """To the last digit, from the checkpoint."""
+def test_evaluate_gives_the_metrics_of_training(run):
+    """Evaluation of the checkpoint agrees to the last digit."""
     workdir, _ = run
     path = workdir / "evaluation" / "10.json"
     trained = json.loads(path.read_text())
@@ -93,20 +93,19 @@ def test_evaluate_gives_the_figures_of_training(run):
 
 
 def test_samples_are_strips_of_four(run):
-    """Real, translated, back and identity side by side, the real one as it is."""
+    """Strips hold the real image itself, its translation, reconstruction and identity."""
     workdir, _ = run
     test_a, _ = data.open_split(evaluated_config().data, "test")
     strip = image_io.read_image(workdir / "samples" / "00000010_a_to_b.png")
     assert strip.shape[1] >= 4 * 32
     assert strip.shape[0] < 2 * 32
-    found = any(
+    assert any(
         np.array_equal(strip[i : i + 32, j : j + 32], test_a[0]) for i in range(4) for j in range(4)
     )
-    assert found
 
 
-def test_checkpoints_kept_and_last_step_saved(run):
-    """Only the newest stays, and it is the exact end."""
+def test_the_last_step_is_saved(run):
+    """Only the newest checkpoint is kept, and it holds the last state."""
     workdir, state = run
     checkpoints = Checkpoints(workdir, read_only=True)
     assert checkpoints.steps == [10]
@@ -118,8 +117,8 @@ def test_checkpoints_kept_and_last_step_saved(run):
     assert checkpoints.read_config(10).to_dict() == evaluated_config().to_dict()
 
 
-def test_backups_stay(config, tmp_path):
-    """Beside the newest, checkpoints of every so-many-th step, also where no other is due."""
+def test_backups_are_kept(config, tmp_path):
+    """Checkpoints of every third step are kept beside the newest, also where no other is due."""
     config.num_steps = 8
     config.checkpoints_to_keep = 1
     config.checkpoint_every_steps = 5
@@ -129,7 +128,7 @@ def test_backups_stay(config, tmp_path):
 
 
 def test_early_samples(config, tmp_path):
-    """All steps to 100, tens to 1,000, hundreds to 10,000, by a plain count; and files of both."""
+    """Early samples are written at the documented steps, with strips of the batch."""
     spaced = [*range(1, 101), *range(110, 1001, 10), *range(1100, 10_001, 100)]
     assert [step for step in range(1, 20_000) if is_early(step)] == spaced
     config.num_steps = 3
@@ -138,16 +137,16 @@ def test_early_samples(config, tmp_path):
     config.data.flip = False
     train(config, tmp_path / "run")
     for folder in ("samples", "samples/batch"):
-        there = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
-        assert there == {f"{s:08d}_{d}.png" for s in (1, 2, 3) for d in ("a_to_b", "b_to_a")}
-    # The first strip of the batch begins with an image of the training set.
+        names = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
+        assert names == {f"{s:08d}_{d}.png" for s in (1, 2, 3) for d in ("a_to_b", "b_to_a")}
+    # The first strip of the batch starts with an image of the training set.
     train_a, _ = data.open_split(config.data, "train")
     strip = image_io.read_image(tmp_path / "run" / "samples" / "batch" / "00000001_a_to_b.png")
     assert any(np.array_equal(strip[:32, :32], train_a[i]) for i in range(len(train_a)))
 
 
 def test_table_at_the_end(config, tmp_path, capsys):
-    """Start, end and identity, a row for every figure, and where the samples lie."""
+    """The run prints a row for every metric, and the paths of the samples."""
     config.num_steps = 5
     config.evaluate_every_steps = 5
     train(config, tmp_path / "run")
@@ -161,13 +160,13 @@ def test_table_at_the_end(config, tmp_path, capsys):
             assert Path(line.removeprefix("sample: ")).is_file()
 
 
-def test_goes_on_past_the_end(config, tmp_path, caplog):
-    """A finished run says so; with more updates it goes on as if it had never stopped."""
+def test_finished_runs_can_be_extended(config, tmp_path, caplog):
+    """A finished run does nothing; with more updates it ends as if it had never stopped."""
     caplog.set_level(logging.INFO)
     config.num_steps = 5
     short = train(config, tmp_path / "run")
     again = train(config, tmp_path / "run")
-    assert "Nothing to do: step 5 is reached, and 5 were asked for" in caplog.text
+    assert "Nothing to do: at step 5 of 5" in caplog.text
     assert_same(again.params, short.params)
     config.num_steps = 10
     longer = train(config, tmp_path / "run")
@@ -178,9 +177,9 @@ def test_goes_on_past_the_end(config, tmp_path, caplog):
 
 
 def test_starts_from_another_run(run, config, tmp_path, caplog):
-    """`init_from` gives the networks; optimisers, pools and step begin anew."""
+    """`init_from` sets the networks; optimisers, pools and step start anew."""
     caplog.set_level(logging.INFO)
-    workdir, given = run
+    workdir, source = run
     config.init_from = str(workdir)
     config.num_steps = 2
     config.optimizer.learning_rate = 0.0
@@ -188,14 +187,14 @@ def test_starts_from_another_run(run, config, tmp_path, caplog):
     with jax.log_compiles():
         state = train(config, tmp_path / "run")
     assert caplog.text.count("Compiling jit(train_step)") == 1
-    assert_same(state.params, given.params)
+    assert_same(state.params, source.params)
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(state.params))
     assert int(state.pools["a"].count) == 2 * config.batch_size
     assert f"Starting at step 0 with the networks of {workdir}, step 10" in caplog.text
 
 
 def test_profile(config, tmp_path):
-    """The steps asked for are recorded where TensorBoard looks for them."""
+    """The configured steps are recorded where TensorBoard looks for them."""
     config.num_steps = 5
     config.profile_at_step = 2
     config.profile_steps = 2
@@ -206,10 +205,10 @@ def test_profile(config, tmp_path):
     assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 2
 
 
-def test_folders_without_tests_and_with_a_broken_image(config, tmp_path, caplog):
-    """Samples then show training images; what cannot be read is passed over and counted.
+def test_folders_without_test_images_and_with_a_broken_image(config, tmp_path, caplog):
+    """Samples then show training images; unreadable images are skipped and counted.
 
-    The network takes multiples of 8, and the one test image there is comes in its own size.
+    The network takes multiples of 8, and the only test image has another size.
     """
     caplog.set_level(logging.INFO)
     rng = np.random.default_rng(0)
