@@ -182,7 +182,7 @@ class Checkpoints:
             try:
                 state = self._restore_step(step, template)
             except DamagedCheckpointError as error:
-                logging.warning("%s; trying the previous one", error)
+                logging.warning("%s; trying the one before", error)
                 damaged.append(step)
                 continue
             for other in damaged if not self._read_only else ():
@@ -190,7 +190,7 @@ class Checkpoints:
             return state
         if steps:
             raise UserError(
-                f"{self._folder}: none of the checkpoints {steps} can be read; to start from "
+                f"{self._folder}: none of its checkpoints {steps} can be read; to start from "
                 "scratch choose another work directory"
             )
         return None
@@ -219,7 +219,7 @@ class Checkpoints:
             except DamagedCheckpointError as error:
                 if not latest:
                     raise
-                logging.warning("%s; trying the previous one", error)
+                logging.warning("%s; trying the one before", error)
         raise UserError(f"{self._folder}: expected a readable checkpoint, found none")
 
     def read_config(self, step: int) -> ConfigDict:
@@ -278,8 +278,10 @@ class Checkpoints:
                 f"checkpoint: expected latest, best or a step, got {checkpoint!r}"
             ) from None
         if step not in self.steps:
-            listed = ", ".join(map(str, self.steps)) or "no checkpoints"
-            raise UserError(f"{self._folder}: expected a step of {listed}, got {step}")
+            listed = ", ".join(map(str, self.steps)) or "none, since there is no checkpoint"
+            raise UserError(
+                f"{self._folder}: no checkpoint of step {step}; expected one of {listed}"
+            )
         return step
 
     def _name(self, step: int) -> str:
@@ -351,10 +353,10 @@ def _check_same_shapes(stored: Any, template: Any, name: str) -> None:
     before, now = _shapes(stored), _shapes(template)
     for leaf in sorted(before.keys() | now.keys()):
         if before.get(leaf) != now.get(leaf):
+            shapes = f"expected {now.get(leaf, 'none')}, got {before.get(leaf, 'none')}"
             raise UserError(
-                f"{name}: {leaf} is {before.get(leaf, 'missing')}, but this configuration makes it "
-                f"{now.get(leaf, 'missing')}; keep pool_size, average_decay and the size of "
-                "images, or start another run with init_from"
+                f"{name}: {leaf}: {shapes}; keep pool_size, average_decay and the size of images, "
+                "or start another run with init_from"
             )
 
 

@@ -35,8 +35,8 @@ from cyclegan_jax.utils.atomic import write_text
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun, StopRequest
 
-# What a start that failed early leaves in a work directory.
-_LEFTOVERS = (".lock", "checkpoints", ".tmp-", ".config.json.tmp")
+# Files that a start that failed early leaves in a work directory; see also `utils.atomic`.
+_LEFTOVERS = {".lock", "checkpoints", ".config.json.tmp"}
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -226,7 +226,9 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
         for line in config_lib.differences(config, stored):
             logging.warning("Changed since the last start of this run: %s", line)
-    elif workdir.is_dir() and not all(p.name.startswith(_LEFTOVERS) for p in workdir.iterdir()):
+        return
+    names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
+    if not all(name in _LEFTOVERS or name.startswith(".tmp-") for name in names):
         raise UserError(
             f"work directory {workdir}: expected a run, which has a config.json, or an empty "
             "folder, got other files; choose another one"
