@@ -1,8 +1,11 @@
-"""What is kept of a run: Orbax checkpoints of the train state, each with its configuration."""
+"""Orbax checkpoints of the train state, each with the configuration of its run."""
 
+import contextlib
+import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,48 +16,72 @@ from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     EveryNSteps,
     LatestN,
+    PreservationPolicy,
 )
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import distributed
-from cyclegan_jax.best import Best, KeptBest, read_best, write_best
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.utils.command import lacks_memory
 from cyclegan_jax.utils.errors import UserError
 
 
-class Checkpoints:
-    """The checkpoints of one work directory, in `WORKDIR/checkpoints/STEP`.
+class DamagedCheckpointError(UserError):
+    """A checkpoint that exists but cannot be read."""
 
-    Saving is asynchronous: the state may be donated as soon as `save` returns, and `wait` comes
-    before leaving. A checkpoint appears under its name only when it is complete.
+
+class Best(NamedTuple):
+    """The best checkpoint of a run.
+
+    Attributes:
+        step: Its step.
+        metric: The metric by which it was chosen.
+        value: The value of that metric.
+    """
+
+    step: int
+    metric: str
+    value: float
+
+
+class Checkpoints:
+    """The checkpoints of a work directory, in `WORKDIR/checkpoints/STEP`.
+
+    Saving is asynchronous: the state may be donated as soon as `save` returns; call `wait` before
+    the process exits. A checkpoint appears under its name only when it is complete.
     """
 
     def __init__(
         self,
         workdir: Path,
+        config: dict[str, Any] | None = None,
         *,
         keep: int | None = None,
         backup_every: int = 0,
         read_only: bool = False,
     ):
-        """Opens what is there.
+        """Open the checkpoints of a run.
 
         Args:
-            workdir: of the run.
-            keep: how many of the newest stay; None for all.
-            backup_every: multiples of so many steps stay as well; so does the best.
-            read_only: whether nothing is to be made or cleaned up.
+            workdir: Work directory of the run.
+            config: Configuration of the run as plain values. It is stored with each checkpoint,
+                and only checkpoints of its architecture are restored; None restores any.
+            keep: Number of latest checkpoints to keep; None for all.
+            backup_every: Multiples of this step are kept as well. So is the best checkpoint.
+            read_only: Whether to create and delete nothing.
+
+        Raises:
+            UserError: `best.json` of an earlier version cannot be read.
         """
-        self.folder = workdir / "checkpoints"
-        self._best_path = workdir / "best.json"
+        self._folder = workdir / "checkpoints"
+        self._config = config
         self._keep = keep
         self._backup_every = backup_every
         self._read_only = read_only
-        self._manager = self._open()
+        self._open()
 
-    def _open(self) -> ocp.CheckpointManager:
-        policies: list[Any] = [LatestN(self._keep), KeptBest(self._best_path)]
+    def _open(self) -> None:
+        policies = [LatestN(self._keep), _KeepBest(lambda: self.best)]
         if self._backup_every:
             policies.append(EveryNSteps(self._backup_every))
         options = ocp.CheckpointManagerOptions(
@@ -63,250 +90,286 @@ class Checkpoints:
             cleanup_tmp_directories=not self._read_only,
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
-        return ocp.CheckpointManager(
-            self.folder.absolute(), item_handlers=handlers, options=options
+        self._manager = ocp.CheckpointManager(
+            self._folder.absolute(), item_handlers=handlers, options=options
         )
+        self._best = None if self._read_only else self._find_best()
 
     @property
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, oldest first."""
+        """Steps of the complete checkpoints, in ascending order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, config: ConfigDict) -> None:
-        """Begins to write the state; does nothing where its step is already there.
+    @property
+    def best(self) -> Best | None:
+        """The best checkpoint, None if there is none.
 
         Raises:
-            UserError: where this or the write before it failed, as on a full disk.
+            UserError: `best.json` of an earlier version cannot be read.
+        """
+        return self._find_best() if self._read_only else self._best
+
+    def _find_best(self) -> Best | None:
+        # Each best checkpoint was better than those before, so the latest is the best.
+        for step in reversed(self.steps):
+            try:
+                with self._reading(step):
+                    metadata = self._manager.metadata(step).custom_metadata or {}
+            except DamagedCheckpointError as error:
+                logging.warning("%s; it does not count as the best", error)
+                continue
+            if "best" in metadata:
+                return Best(step, **metadata["best"])
+        best = _read_best(self._folder.parent / "best.json")
+        return best if best is not None and best.step in self.steps else None
+
+    def save(self, state: TrainState, *, best: tuple[str, float] | None = None) -> None:
+        """Start to write a checkpoint, unless there is one of the state's step.
+
+        Args:
+            state: State after an update.
+            best: Metric and value if the state is the best so far. Its checkpoint is kept until
+                another is saved as the best. Only process 0 needs the value.
+
+        Raises:
+            UserError: This or the previous checkpoint could not be written, for example because
+                the disk is full.
         """
         step = int(state.step)
         if step in self.steps:
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(distributed.of_all_processes(state)),
-            config=ocp.args.JsonSave(config.to_dict()),
+            config=ocp.args.JsonSave(self._config),
         )
-        try:
-            self._manager.save(step, args=items, force=True)
-        except Exception as error:
-            raise self._failure(error) from error
-
-    @property
-    def best(self) -> Best | None:
-        """The best checkpoint as `keep_as_best` left it; None where there is none."""
-        return read_best(self._best_path)
-
-    def keep_as_best(
-        self, state: TrainState, config: ConfigDict, figure: str, value: float | None
-    ) -> None:
-        """Saves the state if need be, and keeps it until another is the best.
-
-        Args:
-            state: after an update.
-            config: of the run.
-            figure: name of what it is the best in.
-            value: of that figure; processes other than the first need not know it.
-
-        Raises:
-            UserError: as `save`.
-        """
-        self.save(state, config)
-        self.wait()  # the one before stays until this is there
-        if jax.process_index() == 0:
-            assert value is not None
-            best = Best(int(state.step), figure, value)
-            logging.info("The best checkpoint so far is %d: %s %.4g", best.step, figure, value)
-            try:
-                write_best(self._best_path, best)
-            except OSError as error:
-                raise self._failure(error) from error
+        metadata = None
+        if best is not None:
+            # Orbax's own metrics do not fit: a damaged file of them in one checkpoint keeps
+            # CheckpointManager from opening, and BestN ranks by one metric in one direction, which
+            # a run may change when it is resumed.
+            self._best = Best(step, *best)
+            metadata = {"best": {"metric": self._best.metric, "value": self._best.value}}
+        with self._writing():
+            self._manager.save(step, args=items, custom_metadata=metadata, force=True)
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk. Raises UserError as `save`."""
-        try:
+        """Wait until all checkpoints are written; raises UserError like `save`."""
+        with self._writing():
             self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._failure(error) from error
 
     def close(self) -> None:
-        """Ends Orbax's threads; after `wait` there is nothing that could fail."""
+        """End Orbax's threads. After `wait` this cannot fail."""
         try:
-            self._manager.close()
-        except Exception as error:
-            logging.error("%s", self._failure(error))
+            with self._writing():
+                self._manager.close()
+        except UserError as error:
+            logging.error("%s", error)
 
-    def restore(self, template: TrainState, config: ConfigDict) -> TrainState | None:
-        """The newest state that can be read, on all devices; None where there never was one.
+    def restore(self, template: TrainState) -> TrainState | None:
+        """Return the latest readable state, replicated over all devices; None if there is none.
 
-        Where the newest is damaged the one before it is tried. Once one is read, those that could
-        not be are moved to `damaged/STEP`; where none is, all stay, for it may not be their fault.
+        Damaged checkpoints are skipped, and moved to `damaged/STEP` once an earlier one is read. If
+        none can be read all stay, since the cause may lie elsewhere.
 
         Args:
-            template: a state, or the shapes of one, of this configuration.
-            config: of the run that goes on.
+            template: A state, or the shapes of one.
 
         Raises:
-            UserError: for checkpoints of another architecture, or where none can be read.
+            UserError: A checkpoint has another architecture, or none can be read.
         """
         steps, damaged = self.steps, list[int]()
         for step in reversed(steps):
             try:
-                state = self.restore_step(step, template, config)
+                state = self._restore_step(step, template)
             except DamagedCheckpointError as error:
                 logging.warning("%s; trying the one before", error)
                 damaged.append(step)
                 continue
             for other in damaged if not self._read_only else ():
-                logging.warning("checkpoint %d is moved to %s", other, self._set_aside(other))
+                logging.warning("Checkpoint %d was moved to %s", other, self._set_aside(other))
             return state
         if steps:
             raise UserError(
-                f"{self.folder}: none of its checkpoints {steps} can be read; to start from "
+                f"{self._folder}: none of its checkpoints {steps} can be read; to start from "
                 "scratch choose another work directory"
             )
         return None
 
-    def restore_step(self, step: int, template: Any, config: ConfigDict) -> Any:
-        """What that step holds, in the shape of the template.
-
-        Raises:
-            UserError: for networks of another architecture.
-            DamagedCheckpointError: where it cannot be read.
-        """
-        stored = self.read_config(step)
-        where = f"checkpoint {self.folder / str(step)}"
-        config_lib.check_same_architecture(config, stored, where)
-        everywhere = NamedSharding(distributed.mesh_of_all(), PartitionSpec())
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), template
-        )
-        self._check_shapes(step, template)
-        try:
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-            state = self._manager.restore(step, args=items)["state"]
-        except Exception as error:
-            if lacks_memory(error):
-                raise
-            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        return distributed.of_this_process(state)
-
     def restore_params(
-        self, config: ConfigDict, checkpoint: str | int = "latest", *, averaged: bool = False
+        self, checkpoint: str | int = "latest", *, averaged: bool = False
     ) -> tuple[int, dict[str, Any]]:
-        """The networks of a checkpoint, whatever else is in it.
+        """Return the networks of a checkpoint, independent of what else it holds.
 
         Args:
-            config: of the run that will use them.
-            checkpoint: latest (that can be read), best, or a step.
-            averaged: whether the generators are to be their running averages, where it has any.
+            checkpoint: "latest" (readable one), "best" or a step.
+            averaged: Whether to return running averages of the generators if there are any.
 
         Returns:
-            Its step, and {gen_ab, gen_ba, disc_a, disc_b}.
+            The step, and {gen_ab, gen_ba, disc_a, disc_b}.
 
         Raises:
-            UserError: where there is no such checkpoint, or one of another architecture.
+            UserError: There is no such checkpoint, or it has another architecture.
         """
-        step = self._step(checkpoint)
-        for candidate in reversed(self.steps) if step is None else (step,):
+        latest = checkpoint == "latest"
+        for step in reversed(self.steps) if latest else [self._step(checkpoint)]:
             try:
-                shapes = self._metadata(candidate)
-                state = self.restore_step(candidate, shapes, config)
+                state = self._restore_step(step)
                 average = (averaged and state.get("average")) or {}
-                return candidate, state["params"] | average
+                return step, state["params"] | average
             except DamagedCheckpointError as error:
-                if step is not None:
+                if not latest:
                     raise
                 logging.warning("%s; trying the one before", error)
-        raise UserError(f"{self.folder}: no checkpoint that can be read")
+        raise UserError(f"{self._folder}: expected a readable checkpoint, found none")
 
-    def _step(self, checkpoint: str | int) -> int | None:
-        """The step that is meant; None for the latest."""
-        if checkpoint == "latest":
-            return None
+    def read_config(self, step: int) -> ConfigDict:
+        """Return the configuration stored with a checkpoint.
+
+        Raises:
+            DamagedCheckpointError: It cannot be read.
+            UserError: It has unknown fields.
+        """
+        with self._reading(step) as name:
+            items = ocp.args.Composite(config=ocp.args.JsonRestore())
+            values: dict[str, Any] = self._manager.restore(step, args=items)["config"]
+        return config_lib.from_dict(values, name)
+
+    def _restore_step(self, step: int, template: Any = None) -> Any:
+        """Return the state of a step as arrays on all devices.
+
+        Args:
+            step: Step of a checkpoint.
+            template: A tree of the state's shapes and types; None for those stored.
+
+        Raises:
+            UserError: The checkpoint has another architecture or other shapes.
+            DamagedCheckpointError: The checkpoint cannot be read.
+        """
+        config = self.read_config(step)
+        if self._config is not None:
+            config_lib.check_same_architecture(self._config, config, self._name(step))
+        with self._reading(step):
+            stored = self._manager.item_metadata(step)["state"]
+            if stored is None:
+                raise ValueError("no state")
+        if template is None:
+            template = stored
+        _check_same_shapes(stored, template, self._name(step))
+        replicated = NamedSharding(distributed.mesh_of_all(), PartitionSpec())
+        template = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), template
+        )
+        with self._reading(step):
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+            state = self._manager.restore(step, args=items)["state"]
+        return distributed.of_this_process(state)
+
+    def _step(self, checkpoint: str | int) -> int:
+        """Return the step that "best", or a step as text, refers to."""
         if checkpoint == "best":
-            if self.best is None:
-                raise UserError(f"{self.folder.parent}: the run kept no best checkpoint")
-            checkpoint = self.best.step
+            best = self.best
+            if best is None:
+                raise UserError(f"{self._folder}: expected a best checkpoint, found none")
+            return best.step
         try:
             step = int(checkpoint)
         except ValueError:
-            raise UserError(f"checkpoint {checkpoint!r}; choose latest, best or a step") from None
+            raise UserError(
+                f"checkpoint: expected latest, best or a step, got {checkpoint!r}"
+            ) from None
         if step not in self.steps:
-            there = ", ".join(map(str, self.steps)) or "none"
-            raise UserError(f"{self.folder}: no checkpoint of step {step}; there are {there}")
+            listed = ", ".join(map(str, self.steps)) or "none, since there is no checkpoint"
+            raise UserError(
+                f"{self._folder}: no checkpoint of step {step}; expected one of {listed}"
+            )
         return step
 
-    def read_config(self, step: int) -> ConfigDict:
-        """The configuration stored with a step."""
-        where = f"checkpoint {self.folder / str(step)}"
+    def _name(self, step: int) -> str:
+        return f"checkpoint {self._folder / str(step)}"
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[str]:
+        """Provide the checkpoint's name, and raise DamagedCheckpointError for Orbax's errors."""
+        name = self._name(step)
         try:
-            items = ocp.args.Composite(config=ocp.args.JsonRestore())
-            values: dict[str, Any] = self._manager.restore(step, args=items)["config"]
+            yield name
         except Exception as error:
-            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        return config_lib.from_dict(values, where)
+            if lacks_memory(error):
+                raise
+            raise DamagedCheckpointError(f"{name}: cannot be read ({_short(error)})") from error
 
-    def _metadata(self, step: int) -> Any:
-        """The tree of a step's state, with shapes and types for arrays."""
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise UserError for Orbax's errors."""
         try:
-            found = self._manager.item_metadata(step)["state"]
-            if found is None:
-                raise ValueError("its state is not there")
+            yield
         except Exception as error:
-            where = f"checkpoint {self.folder / str(step)}"
-            raise DamagedCheckpointError(f"{where} cannot be read ({_short(error)})") from error
-        return found
-
-    def _check_shapes(self, step: int, template: Any) -> None:
-        """Raises UserError where arrays of the checkpoint have other shapes than the template's.
-
-        The networks agree by then: it is the pools whose images or number are others, or that
-        averages are kept.
-        """
-        where = f"checkpoint {self.folder / str(step)}"
-        kept, made = _shapes(self._metadata(step)), _shapes(template)
-        for name in sorted(kept.keys() | made.keys()):
-            if kept.get(name) != made.get(name):
-                raise UserError(
-                    f"{where}: {name} is {kept.get(name, 'not there')}, but this configuration "
-                    f"makes it {made.get(name, 'none')}; keep pool_size, average_decay and the "
-                    "size of images, or start another run with init_from"
-                )
+            good = f"the last good one is {self.steps[-1]}" if self.steps else "there is none yet"
+            raise UserError(
+                f"{self._folder}: a checkpoint could not be written ({_short(error)}); {good}"
+            ) from error
 
     def _set_aside(self, step: int) -> Path:
-        """Moves a checkpoint out of the way, so that its step can be saved anew."""
-        target = self.folder.parent / "damaged" / str(step)
+        """Move a checkpoint to `damaged`, so that its step can be saved again."""
+        target = self._folder.parent / "damaged" / str(step)
         while target.exists():
             target = target.with_name(target.name + "_")
         target.parent.mkdir(exist_ok=True)
         if jax.process_index() == 0:
-            shutil.move(self.folder / str(step), target)
+            shutil.move(self._folder / str(step), target)
         self._manager.close()
-        self._manager = self._open()
+        self._open()
         return target
 
-    def _failure(self, error: Exception) -> UserError:
-        good = f"the last good one is {self.steps[-1]}" if self.steps else "there is none yet"
-        return UserError(
-            f"{self.folder}: a checkpoint could not be written ({_short(error)}); {good}"
-        )
+
+class _KeepBest(PreservationPolicy):
+    """Preserves the best checkpoint."""
+
+    def __init__(self, best: Callable[[], Best | None]):
+        self._best = best
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        del context
+        best = self._best()
+        return [best is not None and checkpoint.step == best.step for checkpoint in checkpoints]
 
 
-class DamagedCheckpointError(UserError):
-    """A checkpoint that is there but cannot be read."""
+def _read_best(path: Path) -> Best | None:
+    """Read `best.json`, in which earlier versions recorded the best checkpoint."""
+    if not path.is_file():
+        return None
+    try:
+        best = json.loads(path.read_text())
+        return Best(int(best["step"]), str(best["figure"]), float(best["value"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: expected a step and its metric; delete the file") from error
 
 
-def _name(path: Any) -> str:
-    """A path in a tree as words, alike for attributes and for keys of dictionaries."""
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+def _check_same_shapes(stored: Any, template: Any, name: str) -> None:
+    """Raise UserError if networks, pools or averages differ in shape; `name` is the checkpoint's.
+
+    Networks of one architecture agree, so it is the pools (number or size of images) or averages.
+    """
+    before, now = _shapes(stored), _shapes(template)
+    for leaf in sorted(before.keys() | now.keys()):
+        if before.get(leaf) != now.get(leaf):
+            shapes = f"expected {now.get(leaf, 'none')}, got {before.get(leaf, 'none')}"
+            raise UserError(
+                f"{name}: {leaf}: {shapes}; keep pool_size, average_decay and the size of images, "
+                "or start another run with init_from"
+            )
 
 
 def _shapes(state: Any) -> dict[str, list[int]]:
-    """{name: shape} of the arrays in networks and pools."""
+    """Return {name: shape} of the arrays in networks, pools and averages."""
+    named = (
+        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+        for path, leaf in jax.tree.leaves_with_path(state)
+    )
     return {
         name: list(leaf.shape)
-        for path, leaf in jax.tree.leaves_with_path(state)
-        if (name := _name(path)).startswith(("params.", "pools.", "average."))
-        and hasattr(leaf, "shape")
+        for name, leaf in named
+        if name.startswith(("params.", "pools.", "average.")) and hasattr(leaf, "shape")
     }
 
 

@@ -275,8 +275,14 @@ def _check_devices(config: ConfigDict, devices: int) -> None:
         )
 
 
-def check_same_architecture(config: ConfigDict, stored: ConfigDict, source: str) -> None:
-    """Raise UserError if the networks differ; `source` names the stored configuration."""
+def check_same_architecture(config: Any, stored: Any, source: str) -> None:
+    """Raise UserError if the networks of two configurations differ.
+
+    Args:
+        config: A configuration, or its fields as a plain dictionary.
+        stored: Likewise.
+        source: Name of the stored one.
+    """
     now, before = flatten(config), flatten(stored)
     different = [name for name in ARCHITECTURE if now[name] != before[name]]
     if different:

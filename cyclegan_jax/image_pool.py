@@ -1,7 +1,7 @@
-"""The history pool: discriminators are also shown images from earlier updates.
+"""Image pools (history buffers): discriminators also see generated images of earlier updates.
 
-After Shrivastava et al. 2017 (arXiv:1612.07828) and the original CycleGAN. A pool is a pytree that
-lives in the train state; asking it is a pure function.
+As in Shrivastava et al. 2017 (arXiv:1612.07828) and the original CycleGAN. A pool is a pytree in
+the train state, and `query` is a pure function of it.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ Array = jax.Array
 
 
 class Pool(flax.struct.PyTreeNode):
-    """Images generated earlier.
+    """Images generated in earlier updates.
 
     Attributes:
-        images: [size, H, W, C]; those from `count` on are blank. None for a pool without places.
-        count: how many places are taken, an int32 scalar.
+        images: [size, H, W, C], zero from index `count` on; None for a pool of size 0.
+        count: Number of images in the pool, an int32 scalar.
     """
 
     images: Array | None
@@ -26,11 +26,11 @@ class Pool(flax.struct.PyTreeNode):
 
 
 class Draws(flax.struct.PyTreeNode):
-    """The random part of asking a full pool, for a batch of B.
+    """Random draws of a query with a batch of B images.
 
     Attributes:
-        exchange: bool [B]; whether an older image is returned and the new one takes its place.
-        index: int32 [B] in [0, size); which one.
+        exchange: bool [B], whether to swap the new image for a stored one if the pool is full.
+        index: int32 [B] in [0, size), index of that stored image.
     """
 
     exchange: Array
@@ -38,13 +38,13 @@ class Draws(flax.struct.PyTreeNode):
 
 
 def create(size: int, image_shape: tuple[int, int, int], dtype: jnp.dtype) -> Pool:
-    """An empty pool for `size` images [H, W, C]; of size 0, `query` returns what it is given."""
+    """Create an empty pool of images [H, W, C]; with size 0, `query` returns its input."""
     images = jnp.zeros((size, *image_shape), dtype) if size else None
     return Pool(images, jnp.zeros((), jnp.int32))
 
 
 def draw(key: Array, batch_size: int, size: int) -> Draws:
-    """The draws that `query` makes with this key, for a pool of at least one place."""
+    """Return the draws of `query` with this key, for a pool of size 1 or more."""
     exchange_key, index_key = jax.random.split(key)
     return Draws(
         jax.random.bernoulli(exchange_key, 0.5, (batch_size,)),
@@ -53,38 +53,37 @@ def draw(key: Array, batch_size: int, size: int) -> Draws:
 
 
 def query(pool: Pool, images: Array, key: Array) -> tuple[Pool, Array]:
-    """Shows new images to the pool, one after the other, and returns what to train on.
+    """Pass new images through the pool, one after the other.
 
-    While places are free, an image takes the next one and is returned itself. In a full pool, with
-    probability 1/2, an older image is returned and the new one takes its place; otherwise the new
-    one is returned and forgotten.
+    Until the pool is full, images are stored and returned. Then each is, with probability 1/2,
+    swapped for a random stored image, which is returned; otherwise it is returned and not stored.
 
     Args:
-        pool: as it was.
+        pool: Pool before the query.
         images: [B, H, W, C] of the pool's image shape.
-        key: for `draw`.
+        key: PRNG key of `draw`.
 
     Returns:
-        The pool as it is now, and images [B, H, W, C].
+        The pool after the query, and the images [B, H, W, C] to train on.
     """
     if pool.images is None:
         return pool, images
     size = pool.images.shape[0]
 
-    def show(held: tuple[Array, Array], new: tuple[Array, Array, Array]) -> Any:
-        kept, count = held
-        image, exchange, index = new
+    def query_one(carry: tuple[Array, Array], x: tuple[Array, Array, Array]) -> Any:
+        stored, count = carry
+        image, exchange, index = x
         filling = count < size
-        place = jnp.where(filling, count, index)
-        older = jax.lax.dynamic_index_in_dim(kept, place, keepdims=False)
-        # Where nothing changes the place is written with what it holds: a write to one place can
-        # be done in the donated buffer, a choice between two pools would copy it.
-        stored = jnp.where(filling | exchange, image, older)
-        returned = jnp.where(filling | ~exchange, image, older)
-        kept = jax.lax.dynamic_update_index_in_dim(kept, stored, place, 0)
-        return (kept, count + filling), returned
+        index = jnp.where(filling, count, index)
+        old = jax.lax.dynamic_index_in_dim(stored, index, keepdims=False)
+        # Writes in any case, if need be the old image: one write happens in place in the donated
+        # buffer, while a choice between two pools would copy it.
+        new = jnp.where(filling | exchange, image, old)
+        returned = jnp.where(filling | ~exchange, image, old)
+        stored = jax.lax.dynamic_update_index_in_dim(stored, new, index, 0)
+        return (stored, count + filling), returned
 
     draws = draw(key, images.shape[0], size)
-    new = images.astype(pool.images.dtype), draws.exchange, draws.index
-    held, returned = jax.lax.scan(show, (pool.images, pool.count), new)
-    return Pool(*held), returned
+    xs = images.astype(pool.images.dtype), draws.exchange, draws.index
+    carry, returned = jax.lax.scan(query_one, (pool.images, pool.count), xs)
+    return Pool(*carry), returned

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +16,27 @@ from ml_collections import ConfigDict
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data
-from cyclegan_jax.build import build_model, build_state, check_image_size, run_length
+from cyclegan_jax.build import (
+    build_model,
+    build_networks,
+    build_state,
+    check_image_size,
+    run_length,
+)
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import compile_step, place
 from cyclegan_jax.evaluation.build import build_evaluation
-from cyclegan_jax.metrics_writer import Report
+from cyclegan_jax.evaluation.metrics import Evaluation
+from cyclegan_jax.evaluation.results import Results, value_of
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.metrics_writer import MetricsWriter
 from cyclegan_jax.state import TrainState
+from cyclegan_jax.utils.atomic import write_text
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun, StopRequest
 
-# Files that a start that failed early may leave in a work directory.
-_UNFINISHED = ".config.json.tmp"
-_OWN = {".lock", "checkpoints", _UNFINISHED}
+# Files that a start that failed early leaves in a work directory; see also `utils.atomic`.
+_LEFTOVERS = {".lock", "checkpoints", ".config.json.tmp"}
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
@@ -66,7 +76,10 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock(workdir))
         checkpoints = Checkpoints(
-            workdir, keep=config.checkpoints_to_keep, backup_every=config.backup_every_steps
+            workdir,
+            config.to_dict(),
+            keep=config.checkpoints_to_keep,
+            backup_every=config.backup_every_steps,
         )
         state = start_state(config, dataset.image_size, checkpoints)
         start = int(state.step)
@@ -83,7 +96,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             jax.device_count(),
             jax.default_backend(),
         )
-        report = Report(config, workdir, num_steps, evaluation, sources)
+        writer = build_writer(config, workdir, num_steps, sources, evaluation)
         step_fn = compile_step(model)
         batches = dataset.batches(
             start,
@@ -96,69 +109,107 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         prefetcher = data.Prefetcher(
             batches, place, start_step=start, updates_per_dispatch=config.steps_per_dispatch
         )
-        for resource in (checkpoints, report, batches, prefetcher):
+        for resource in (checkpoints, writer, batches, prefetcher):
             stack.enter_context(contextlib.closing(resource))
-        report.start(state)
+        writer.start(state, config_lib.flatten(config))
         logging.info("Compiling the update, which may take a minute")
         for step, batch, placed in prefetcher:
             state, metrics = step_fn(state, placed)
             prefetcher.track(metrics)
-            report.add(step, metrics)
+            writer.add(step, metrics)
             signum = stop.agreed()
 
             def due(every: int, step: int = step) -> bool:
                 return every > 0 and (step % every == 0 or step == num_steps)
 
             if due(config.log_every_steps):
-                report.flush(prefetcher.wait_seconds)
+                writer.flush(prefetcher.wait_seconds)
             if due(config.sample_every_steps) or (config.sample_early and is_early(step)):
-                report.samples(state, batch)
+                writer.samples(state, batch)
             if due(config.evaluate_every_steps):
                 # A loss that is not finite must not get into a checkpoint.
-                report.flush(prefetcher.wait_seconds)
-                value = report.evaluate(state)
-                keep_if_best(checkpoints, state, config, value, higher_is_better)
+                writer.flush(prefetcher.wait_seconds)
+                results = writer.evaluate(state)
+                if best:
+                    save_if_best(checkpoints, state, best, results, higher_is_better)
             if due(config.checkpoint_every_steps) or due(config.backup_every_steps) or signum:
-                report.flush(prefetcher.wait_seconds)
-                checkpoints.save(state, config)
+                writer.flush(prefetcher.wait_seconds)
+                checkpoints.save(state)
             if signum and step < num_steps:
                 checkpoints.wait()
                 raise InterruptedRun(signum, f"stopped and saved at step {step} of {num_steps}")
         checkpoints.wait()
-        report.end(state)
+        writer.end(state)
         if dataset.skipped:
             logging.warning("%d images could not be read and were skipped", dataset.skipped)
     return state
 
 
-def keep_if_best(
+def build_writer(
+    config: ConfigDict,
+    workdir: Path,
+    num_steps: int,
+    sources: data.Sources,
+    evaluation: Evaluation | None,
+) -> MetricsWriter:
+    """Build the writer of a run; samples show test images, or training images without any."""
+    images = {}
+    for domain in ("a", "b"):
+        source = getattr(sources, f"test_{domain}")
+        if source is None:
+            logging.info("%s has no test images: samples show training images", domain.upper())
+            source = getattr(sources, f"train_{domain}")
+        images[domain] = data.test_images(
+            source,
+            data.build_transform(config.data, domain),
+            config.sample_images,
+            skip_unreadable=config.data.skip_unreadable,
+        )
+    networks = build_networks(config)
+
+    def translator(state: TrainState) -> Translator:
+        return Translator.of(networks, state.inference_params, int(state.step))
+
+    return MetricsWriter(
+        workdir,
+        num_steps=num_steps,
+        translator=translator,
+        images=images,
+        batch_images=config.sample_images if config.sample_batch else 0,
+        evaluation=evaluation,
+        profile=range(config.profile_at_step, config.profile_at_step + config.profile_steps),
+    )
+
+
+def save_if_best(
     checkpoints: Checkpoints,
     state: TrainState,
-    config: ConfigDict,
-    value: float | None,
+    metric: str,
+    results: Results | None,
     higher_is_better: bool,
 ) -> None:
-    """Keep the checkpoint of a state whose chosen metric is better than all before.
+    """Save a state whose metric is better than in all states before.
 
     Args:
         checkpoints: Checkpoints of the run.
         state: State after an update.
-        config: Configuration of the run; `evaluation.best` names the metric.
-        value: Value of that metric; None in processes that compute none.
-        higher_is_better: Whether higher values of that metric are better.
+        metric: The metric to compare, as in `evaluation.best`.
+        results: All metrics of the state; only process 0 needs them.
+        higher_is_better: Whether higher values of the metric are better.
     """
-    metric = config.evaluation.best
-    if not metric:
-        return
-    best = checkpoints.best
-    sign = 1 if higher_is_better else -1
-    better = value is not None and (
-        best is None or best.figure != metric or sign * value > sign * best.value
-    )
+    better, value = False, math.nan
+    if results is not None:
+        value = value_of(metric, results)
+        best = checkpoints.best
+        sign = 1 if higher_is_better else -1
+        better = not math.isnan(value) and (
+            best is None or best.metric != metric or sign * value > sign * best.value
+        )
     if jax.process_count() > 1:
         better = bool(multihost_utils.broadcast_one_to_all(np.int32(better)))
     if better:
-        checkpoints.keep_as_best(state, config, metric, value)
+        logging.info("Best checkpoint so far: step %d, %s %.4g", int(state.step), metric, value)
+        checkpoints.save(state, best=(metric, value))
 
 
 def is_early(step: int) -> bool:
@@ -175,7 +226,9 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
         config_lib.check_same_architecture(config, stored, f"work directory {workdir}")
         for line in config_lib.differences(config, stored):
             logging.warning("Changed since the last start of this run: %s", line)
-    elif workdir.is_dir() and {path.name for path in workdir.iterdir()} - _OWN:
+        return
+    names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
+    if not all(name in _LEFTOVERS or name.startswith(".tmp-") for name in names):
         raise UserError(
             f"work directory {workdir}: expected a run, which has a config.json, or an empty "
             "folder, got other files; choose another one"
@@ -187,7 +240,7 @@ def lock(workdir: Path) -> Iterator[None]:
     """Create the work directory and keep other runs out of it.
 
     Raises:
-        UserError: It cannot be written, or another run uses it.
+        UserError: The work directory cannot be written, or another run uses it.
     """
     if jax.process_index() != 0:
         yield
@@ -196,14 +249,14 @@ def lock(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / ".lock").open("a")
     except OSError as error:
-        raise UserError(f"work directory {workdir} cannot be written: {error.strerror}") from error
+        raise UserError(f"work directory {workdir}: cannot be written: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"work directory {workdir} is in use by another run") from error
+            raise UserError(f"work directory {workdir}: in use by another run") from error
         except OSError:
-            logging.warning("%s does not support locks: start a single run in it", workdir)
+            logging.warning("%s: no file locks here; do not start a second run in it", workdir)
         yield
 
 
@@ -215,38 +268,37 @@ def write_config(config: ConfigDict, workdir: Path) -> None:
     """
     if jax.process_index() != 0:
         return
-    temporary = workdir / _UNFINISHED
     try:
-        temporary.write_text(config_lib.to_json(config) + "\n")
-        temporary.replace(workdir / "config.json")
+        write_text(workdir / "config.json", config_lib.to_json(config) + "\n")
     except OSError as error:
-        raise UserError(f"work directory {workdir} cannot be written: {error.strerror}") from error
+        raise UserError(f"work directory {workdir}: cannot be written: {error.strerror}") from error
 
 
 def start_state(
     config: ConfigDict, image_size: tuple[int, int], checkpoints: Checkpoints
 ) -> TrainState:
-    """Return the newest own checkpoint, else the networks of `init_from`, else a new state."""
+    """Return the state of the latest checkpoint, or a new one, with the networks of `init_from`."""
     # Runs once: with few optimisations it compiles in half the time, to the same bits.
     options = {"xla_backend_optimization_level": 1}
     create = jax.jit(functools.partial(build_state, config, image_size), compiler_options=options)
-    restored = checkpoints.restore(jax.eval_shape(create), config)
+    restored = checkpoints.restore(jax.eval_shape(create))
     if restored is not None:
         logging.info("Resuming from the checkpoint of step %d", int(restored.step))
         return restored
-    initial = None
-    if config.init_from:
-        initial = Checkpoints(Path(config.init_from).expanduser(), read_only=True)
-        step, params = initial.restore_params(config)
+    if not config.init_from:
+        logging.info("Starting from scratch")
+        return create()
+    source = Checkpoints(Path(config.init_from).expanduser(), config.to_dict(), read_only=True)
+    step, params = source.restore_params()
     state = create()
-    if initial is not None:
-        if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, state.params):
-            raise UserError(f"init_from={config.init_from}: its networks take another image size")
-        logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
-        # In this run's precision, and placed like the rest of the state: otherwise the update would
-        # be compiled twice, for where it finds the state and for where it leaves it.
-        return state.with_params(
-            jax.tree.map(lambda x, own: jnp.asarray(np.asarray(x), own.dtype), params, state.params)
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, state.params):
+        raise UserError(
+            f"init_from={config.init_from}: expected networks for images of {image_size}, got "
+            "networks for another size"
         )
-    logging.info("Starting from scratch")
-    return state
+    logging.info("Starting at step 0 with the networks of %s, step %d", config.init_from, step)
+    # In this run's precision, and placed like the rest of the state: otherwise the update would be
+    # compiled twice, for where it finds the state and for where it leaves it.
+    return state.with_params(
+        jax.tree.map(lambda x, own: jnp.asarray(np.asarray(x), own.dtype), params, state.params)
+    )

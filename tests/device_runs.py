@@ -27,7 +27,7 @@ def restored(folder: Path, name: str):
     """Restore the state that a run saved after half of its updates."""
     config = smallest.get_config(**FIELDS)
     shapes = jax.eval_shape(lambda: smallest.start_state(config))
-    return Checkpoints(folder / f"run_{name}", read_only=True).restore(shapes, config)
+    return Checkpoints(folder / f"run_{name}", read_only=True).restore(shapes)
 
 
 class Runs:
@@ -61,8 +61,8 @@ class Runs:
         step_fn = smallest.build_step(self.config, devices)
         state = self._placed(devices, smallest.start_state(self.config))
         state, _ = smallest.train(step_fn, state, self.first, devices, at_a_time)
-        checkpoints = Checkpoints(self.folder / f"run_{checkpoint}")
-        checkpoints.save(state, self.config)
+        checkpoints = Checkpoints(self.folder / f"run_{checkpoint}", self.config.to_dict())
+        checkpoints.save(state)
         checkpoints.wait()
         self._save(name, *smallest.train(step_fn, state, self.second, devices, at_a_time))
         if resume:

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "cyclegan_jax"
 # its own package and from lines above its own.
 ORDER = [
     {"utils"},
-    {"default_config", "ops", "image_pool", "best"},
+    {"default_config", "ops", "image_pool"},
     {"data", "models"},
     {"losses", "schedules", "state"},
     {"step", "config"},

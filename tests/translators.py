@@ -64,11 +64,11 @@ def save_run(workdir: Path, steps: tuple[int, ...]) -> tuple[Any, dict[int, Any]
     config.generator.blocks = 1
     config.generator.width = 2
     state = start_state(config, (32, 32))
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, config.to_dict())
     params = {}
     for step in steps:
         params[step] = jax.tree.map(lambda x, by=step: x * by, state.params)
-        checkpoints.save(state.replace(step=jnp.int32(step), params=params[step]), config)
+        checkpoints.save(state.replace(step=jnp.int32(step), params=params[step]))
     checkpoints.wait()
     checkpoints.close()
     (workdir / "config.json").write_text(config_lib.to_json(config))

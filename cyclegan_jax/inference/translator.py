@@ -146,9 +146,9 @@ class Translator:
         config = config_lib.read_json(folder / "config.json")
         if config.precision == "float64":
             jax.config.update("jax_enable_x64", True)
-        checkpoints = Checkpoints(folder, read_only=True)
+        checkpoints = Checkpoints(folder, config.to_dict(), read_only=True)
         try:
-            step, params = checkpoints.restore_params(config, checkpoint, averaged=True)
+            step, params = checkpoints.restore_params(checkpoint, averaged=True)
         finally:
             checkpoints.close()
         translator = cls.of(build_networks(config), params, step, batch_size=batch_size, tile=tile)

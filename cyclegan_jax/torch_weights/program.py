@@ -222,8 +222,8 @@ def _save(workdir: Path, state: TrainState, config: ConfigDict) -> None:
     """Create a work directory with one checkpoint."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        checkpoints = Checkpoints(workdir)
-        checkpoints.save(state, config)
+        checkpoints = Checkpoints(workdir, config.to_dict())
+        checkpoints.save(state)
         checkpoints.wait()
         checkpoints.close()
         write_text(workdir / "config.json", config_lib.to_json(config) + "\n")
@@ -238,8 +238,8 @@ def _restore(workdir: Path, checkpoint: str | int) -> tuple[ConfigDict, dict[str
         raise UserError(f"--workdir {workdir}: expected a run, got no checkpoints in it")
     config = config_lib.read_json(workdir / "config.json")
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    checkpoints = Checkpoints(workdir, read_only=True)
-    return config, checkpoints.restore_params(config, checkpoint, averaged=True)[1]
+    checkpoints = Checkpoints(workdir, config.to_dict(), read_only=True)
+    return config, checkpoints.restore_params(checkpoint, averaged=True)[1]
 
 
 def _load_config(place: str) -> ConfigDict:

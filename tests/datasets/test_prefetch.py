@@ -141,7 +141,7 @@ def test_several_steps_per_dispatch(config, tmp_path):
         train(config, tmp_path / name)
     stored = [Checkpoints(tmp_path / name, read_only=True) for name in ("run", "whole")]
     assert stored[0].steps == stored[1].steps == [4, 8]
-    resumed, whole = (checkpoints.restore_params(config, 8)[1] for checkpoints in stored)
+    resumed, whole = (checkpoints.restore_params(8)[1] for checkpoints in stored)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     events = EventAccumulator(str(tmp_path / "whole"), size_guidance={"tensors": 0})
     events.Reload()

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import scipy.linalg
@@ -12,14 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import data, evaluate
-from cyclegan_jax.build import build_state
-from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import metrics, results
 from cyclegan_jax.evaluation.build import build_evaluation
 from cyclegan_jax.evaluation.image_sets import make_sets
 from cyclegan_jax.evaluation.inception import FEATURES
 from cyclegan_jax.inference.translator import Translator
-from cyclegan_jax.training import keep_if_best
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
@@ -254,28 +250,6 @@ def test_fid_and_kid_of_both_directions(run, monkeypatch, tmp_path):
         expected += np.trace(cov_1 + cov_2 - 2 * np.real(root))
         assert values[f"{direction}/fid"] == pytest.approx(expected, abs=1e-5)
         assert values[f"{direction}/kid_deviation"] >= 0
-
-
-def test_best_checkpoint_stays(config, tmp_path):
-    """Of values 3, 1, 2 and 1 the first 1 is kept beside the newest, where lower is better."""
-    config.evaluation.best = "l1"
-    config.generator.width = 2
-    options = {"xla_backend_optimization_level": 0}
-    state = jax.jit(lambda: build_state(config, (32, 32)), compiler_options=options)()
-    checkpoints = Checkpoints(tmp_path, keep=1)
-    for step, value in enumerate((3.0, 1.0, 2.0, 1.0), 1):
-        at_step = state.replace(step=jax.numpy.int32(step))
-        keep_if_best(checkpoints, at_step, config, value, higher_is_better=False)
-        checkpoints.save(at_step, config)
-    checkpoints.wait()
-    assert checkpoints.steps == [2, 4]
-    assert checkpoints.best == (2, "l1", 1.0)
-    # Values of another metric are not compared.
-    config.evaluation.best = "ssim"
-    for step, value in enumerate((0.1, 0.3, 0.2), 5):
-        at_step = state.replace(step=jax.numpy.int32(step))
-        keep_if_best(checkpoints, at_step, config, value, higher_is_better=True)
-    assert checkpoints.best == (6, "ssim", 0.3)
 
 
 def test_value_of_a_result():

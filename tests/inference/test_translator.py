@@ -56,15 +56,15 @@ def test_loaded_translator_is_the_network(run, direction, checkpoint, name, step
     np.testing.assert_array_equal(translator(batch[1]), translated[1])
 
 
-def test_the_best_checkpoint_is_that_of_best_json(run):
-    """`best` loads the step that `best.json` in the work directory names."""
+def test_best_json_of_an_earlier_version(run):
+    """`best` loads the step that `best.json` names, where no checkpoint has a record of its own."""
     workdir, _, _ = run
     best = {"step": 3, "figure": "fid", "value": 9.0}
     (workdir / "best.json").write_text(json.dumps(best))
     try:
         assert Translator.load(workdir, checkpoint="best").step == 3
         (workdir / "best.json").write_text("[]")
-        with pytest.raises(UserError, match="names no best"):
+        with pytest.raises(UserError, match="expected a step and its metric"):
             Translator.load(workdir, checkpoint="best")
     finally:
         (workdir / "best.json").unlink()
@@ -73,7 +73,7 @@ def test_the_best_checkpoint_is_that_of_best_json(run):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"checkpoint": "best"}, "kept no best checkpoint"),
+        ({"checkpoint": "best"}, "expected a best checkpoint, found none"),
         ({"checkpoint": 4}, "step 4.* 3, 5"),
         ({"checkpoint": "newest"}, "latest, best or a step"),
         ({"direction": "ab"}, "expected one of a_to_b, b_to_a, got 'ab'"),

@@ -140,7 +140,7 @@ def test_a_generator_and_a_discriminator_alone(tmp_path, capsys):
     stored = config_lib.read_json(workdir / "config.json")
     config.loss.identity = 0.0
     assert stored.to_dict() == config.to_dict()
-    _, params = Checkpoints(workdir, read_only=True).restore_params(stored)
+    _, params = Checkpoints(workdir, read_only=True).restore_params()
     assert_same(params["gen_ab"], to_flax(gen_ab.state_dict()))
     assert_same(params["disc_a"], to_flax(disc_a.state_dict()))
     quick = {"xla_backend_optimization_level": 1}

@@ -66,8 +66,8 @@ def test_training_does_not_depend_on_the_average(states):
 
 def save(workdir, state, config):
     """Write a work directory with this state as its checkpoint."""
-    checkpoints = Checkpoints(workdir)
-    checkpoints.save(state, config)
+    checkpoints = Checkpoints(workdir, config.to_dict())
+    checkpoints.save(state)
     checkpoints.wait()
     checkpoints.close()
     (workdir / "config.json").write_text(to_json(config))
@@ -83,8 +83,8 @@ def test_translators_use_the_average_and_checkpoints_hold_both(tmp_path, states)
     assert same_bits(translator.reverse_network.params, state.average["gen_ba"])
     checkpoints = Checkpoints(tmp_path, read_only=True)
     template = jax.eval_shape(functools.partial(build_state, config, SIZE))
-    assert same_bits(checkpoints.restore(template, config), state)
-    assert same_bits(checkpoints.restore_params(config)[1], state.params)
+    assert same_bits(checkpoints.restore(template), state)
+    assert same_bits(checkpoints.restore_params()[1], state.params)
     assert same_bits(state.inference_params["disc_a"], state.params["disc_a"])
 
 
@@ -95,5 +95,5 @@ def test_runs_cannot_switch_averages_on_or_off(tmp_path, decay):
     other = averaging_config(DECAY - decay)
     template = jax.eval_shape(functools.partial(build_state, other, SIZE))
     with pytest.raises(UserError, match="average_decay"):
-        Checkpoints(tmp_path).restore(template, other)
+        Checkpoints(tmp_path, other.to_dict()).restore(template)
     assert Checkpoints(tmp_path).steps == [0]

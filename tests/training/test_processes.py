@@ -103,6 +103,6 @@ def test_signal_to_one_process_stops_both(tmp_path):
     config = tiny.get_config()
     config.generator.blocks = 1
     config.generator.width = config.discriminator.width = 2
-    state = checkpoints.restore(jax.eval_shape(lambda: build_state(config, (32, 32))), config)
+    state = checkpoints.restore(jax.eval_shape(lambda: build_state(config, (32, 32))))
     assert int(state.step) == int(steps[0])
     assert np.isfinite(state.params["gen_ab"]["stem"]["kernel"]).all()

@@ -48,7 +48,7 @@ def last_state(workdir: Path):
     """Return the state in the last checkpoint, as NumPy arrays."""
     config = tiny.get_config()
     shapes = jax.eval_shape(lambda: build_state(config, (32, 32)))
-    state = Checkpoints(workdir, read_only=True).restore(shapes, config)
+    state = Checkpoints(workdir, read_only=True).restore(shapes)
     state = state.replace(key=jax.random.key_data(state.key))
     return jax.tree.map(np.asarray, state)
 

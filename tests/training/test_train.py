@@ -110,7 +110,7 @@ def test_the_last_step_is_saved(run):
     checkpoints = Checkpoints(workdir, read_only=True)
     assert checkpoints.steps == [10]
     shapes = jax.eval_shape(lambda: build_state(evaluated_config(), (32, 32)))
-    restored = checkpoints.restore(shapes, evaluated_config())
+    restored = checkpoints.restore(shapes)
     assert_same(restored.params, state.params)
     assert_same(restored.pools, state.pools)
     assert restored.params["gen_ab"]["stem"]["kernel"].dtype == np.float32
