@@ -1,1 +1,1 @@
-"""How fast it is."""
+"""Benchmarks: speed and memory, as ratios measured side by side."""

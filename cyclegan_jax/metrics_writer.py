@@ -22,7 +22,7 @@ from cyclegan_jax.utils.errors import UserError
 
 
 class MetricsWriter:
-    """Writes to the log, TensorBoard and the work directory; files are written by process 0."""
+    """Writer of the log, TensorBoard and the work directory; files are written by process 0."""
 
     # Of clu.periodic_actions, ReportProgress writes the speed under another tag, rounds it to 0.1
     # in the log and has no `input_wait`; Profile stops without waiting for the devices, and not

@@ -1,4 +1,4 @@
-"""Makes a self-contained HTML page of a run or of translated images.
+"""Make a self-contained HTML page of a run or of translated images.
 
 `python -m cyclegan_jax.gallery --workdir W` shows a run: images of both domains, translated and
 reconstructed, metrics and losses over the steps, and the configuration.

@@ -295,7 +295,7 @@ def test_sizes_beyond_the_storage(tmp_path, lie):
 
 @pytest.mark.parametrize(("count", "accepted"), [(7, True), (100, False)])
 def test_tensors_that_share_one_storage(tmp_path, count, accepted):
-    """Views of one storage are allowed, but not so many that copies of them fill the memory."""
+    """Views of one storage are allowed, but copies of them must not fill the memory."""
     number = b"J" + (1 << 14).to_bytes(4, "little")
     storage = STORAGE.replace(b"K\x04t", number + b"t")
     tensor = REBUILD + b"(" + storage + b"K\x00" + number + b"\x85K\x01\x85NNtRq\x00"
