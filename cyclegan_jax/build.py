@@ -3,6 +3,8 @@
 Below this module no function takes a whole configuration.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -153,15 +155,11 @@ def build_model(config: Any, pairs_per_epoch: int, devices: int | None = None) -
         one_by_one = jax.default_backend() == "cpu" and not mixes_images
         micro_batches = None if one_by_one else 1
 
-    def optimizer(learning_rate: Any) -> optax.GradientTransformation:
-        o = config.optimizer
-        return optax.adam(learning_rate, b1=o.beta1, b2=o.beta2)
-
     return CycleGAN(
         networks=networks,
         losses=build_losses(config),
         schedule=build_schedule(config, pairs_per_epoch),
-        optimizer=optimizer,
+        optimizer=build_optimizer(config),
         dtype=image_dtype(config),
         update_first=config.update_first,
         generator_updates=config.generator_updates,
@@ -170,6 +168,12 @@ def build_model(config: Any, pairs_per_epoch: int, devices: int | None = None) -
         average_decay=config.average_decay,
         axis_name=axis_name,
     )
+
+
+def build_optimizer(config: Any) -> Callable[[Any], optax.GradientTransformation]:
+    """Build Adam as a function of the learning rate, which may be a traced scalar."""
+    o = config.optimizer
+    return functools.partial(optax.adam, b1=o.beta1, b2=o.beta2)
 
 
 def image_dtype(config: Any) -> Any:
@@ -184,10 +188,9 @@ def build_state(config: Any, image_size: tuple[int, int]) -> TrainState:
         config: See `default_config.py`.
         image_size: (height, width) of training images.
     """
-    model = build_model(config, pairs_per_epoch=1)
     return create_state(
-        model.networks,
-        model.optimizer(0.0),
+        build_networks(config),
+        build_optimizer(config)(0.0),
         seed=config.seed,
         image_shapes={
             "a": (*image_size, config.data.channels_a),
@@ -195,7 +198,7 @@ def build_state(config: Any, image_size: tuple[int, int]) -> TrainState:
         },
         pool_size=config.pool_size,
         average=config.average_decay > 0,
-        dtype=model.dtype,
+        dtype=image_dtype(config),
     )
 
 
