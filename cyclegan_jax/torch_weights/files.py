@@ -122,7 +122,7 @@ def _read_zip(path: Path) -> tuple[Any, Buffers]:
                     buffers[key] = numbers.byteswap().tobytes()
     except (UserError, OSError):
         raise
-    except Exception as error:  # the library does not list what damaged archives raise
+    except Exception as error:  # zipfile does not document which
         raise DamagedError("its zip archive cannot be read") from error
     return value, buffers
 

@@ -99,7 +99,7 @@ def import_networks(
         # XLA removes the initialisation of what is not returned.
         return state.replace(params={n: p for n, p in state.params.items() if n not in imported})
 
-    # It runs once: to optimise it would take longer, and gives the same numbers.
+    # Runs once: optimisation would take longer than it saves, and gives the same numbers.
     state = jax.jit(create, compiler_options={"xla_backend_optimization_level": 1})()
     _save(workdir, state.with_params(state.params | imported), config)
     return config

@@ -1,17 +1,17 @@
 """Restricted unpickling of PyTorch files.
 
-A pickle is a program that may call any function. `unpickle` runs it with Python's own unpickler, of
-which only the opcodes of plain containers and three functions that build tensors are left. Hostile
-files get no code run, and time and memory that are linear in at most `MAX_BYTES`:
+A pickle is a program that may call any function. `unpickle` runs it on the standard library's
+unpickler, reduced to the opcodes of plain containers and three functions that build tensors. A
+hostile file cannot run code, and the time and memory that it takes are linear in its size, of which
+at most `MAX_BYTES` are read:
 
-* An opcode reads its argument from the file and pushes at most one object. None multiplies:
-  containers hold references to objects of the stack, and an object leaves the stack when a
-  container takes it in. `LONG4`, whose products would take long, and opcodes that call or set
-  anything else are left out.
-* Only strings are hashed, besides consecutive memo indices: tuples that hold the same tuple twice
-  take exponential time to hash, and integers can be chosen to collide.
-* Functions take a fixed number of arguments and look at a bounded number of items. A list of
-  `OrderedDict` items is emptied as it is read, so that no second call can copy it.
+* An opcode reads its argument from the file and pushes at most one object. Containers hold
+  references, and take each object off the stack. Opcodes that call or set anything else are left
+  out, and so is `LONG4`, whose integers take long to multiply.
+* Only strings are hashed, and memo indices, which are consecutive: a tuple that contains the same
+  tuple twice, and so on, takes exponential time to hash, and integers can be chosen to collide.
+* Functions take a fixed number of arguments and inspect a bounded number of items. A list of
+  `OrderedDict` items is emptied as it is read, so that it cannot be copied twice.
 """
 
 import io
@@ -23,7 +23,8 @@ import numpy as np
 
 from cyclegan_jax.utils.errors import UserError
 
-MAX_BYTES = 2 << 20  # of a pickle; a tensor takes about 200, an opcode at most 100 of memory
+# A tensor takes about 200 bytes of a pickle; a byte becomes at most 100 bytes of memory.
+MAX_BYTES = 2 << 20
 _MAX_RANK = 16
 
 _STORAGES = {
@@ -93,7 +94,7 @@ class _Memo(dict):
 
 
 def _ordered_dict(items=None):
-    """Build the dictionary that Python 3 fills afterwards and Python 2 calls with its items."""
+    """Build an OrderedDict; Python 2 passes its items, Python 3 sets them afterwards."""
     result = _Dict()
     if items is not None:
         if type(items) is not list:
@@ -133,7 +134,7 @@ _GLOBALS: dict[str, Any] = {
 
 
 class _Unpickler(_PythonUnpickler):
-    """Python's unpickler with few opcodes; that in C offers no way to leave out any."""
+    """The unpickler written in Python, with few opcodes; that in C cannot be restricted."""
 
     def __init__(self, stream: io.BytesIO, storages: dict[str, Storage]) -> None:
         super().__init__(stream, encoding="latin1")
@@ -189,13 +190,13 @@ def unpickle(stream: io.BytesIO, storages: dict[str, Storage] | None = None) -> 
 
     Raises:
         UserError: The pickle refers to another function or class.
-        DamagedError: The pickle is damaged, or does what those of tensors do not do.
+        DamagedError: The pickle is damaged, or differs from those that PyTorch writes.
     """
     try:
         return _Unpickler(stream, {} if storages is None else storages).load()
     except UserError:
         raise
-    except Exception as error:  # damaged pickles may raise anything, says Python's manual
+    except Exception as error:  # the module's documentation leaves open which
         reason = "its pickle cannot be read"
         if stream.tell() == MAX_BYTES:
             reason = f"expected a pickle below {MAX_BYTES >> 20} MiB; save a state_dict() alone"

@@ -139,16 +139,11 @@ def test_parameters_without_a_place():
         format_of("discriminator", "pixel").from_params(params)
 
 
-@pytest.mark.parametrize("name", ["model.{}.conv_block.1.weight", "model.{}.weight"])
-def test_numbers_in_hostile_names(name):
-    """Names claim at most 90 blocks or 300 layers; longer numbers are not parsed."""
+def test_numbers_in_hostile_names():
+    """Names claim at most 100 blocks or 333 layers, and longer numbers are not parsed."""
     kernel = np.zeros((1, 1, 1, 1), np.float32)
-    tensors = {name.format(i): kernel for i in [*range(3000), "9" * 5000, "\u0663"]}
-    for kind in ("generator", "discriminator"):
-        try:
-            fields = find_format(kind, tensors).detect(tensors)
-        except UserError as error:
-            assert "\n" not in str(error)
-            assert len(str(error)) < 3000
-        else:
-            assert fields["discriminator.layers"] < 334
+    numbers = [*range(3000), "9" * 5000, "\u0663"]
+    tensors = {f"model.{i}.weight": kernel for i in numbers}
+    assert find_format("discriminator", tensors).detect(tensors)["discriminator.layers"] <= 333
+    tensors |= {f"model.{i}.conv_block.1.weight": kernel for i in numbers}
+    assert find_format("generator", tensors).detect(tensors)["generator.blocks"] <= 100

@@ -198,7 +198,7 @@ def test_training_resumes_from_imported_networks(tmp_path, imported):
     command = ("export", "--workdir", workdir, "--output", tmp_path / "last")
     assert "latest_net_G_A.pth: exists already" in refusal(*command)
     command = ("export", "--workdir", workdir, "--output", tmp_path / "new", "--checkpoint")
-    assert "no checkpoint of step 1; there are 0, 2" in refusal(*command, 1)
+    assert "no checkpoint of step 1; expected one of 0, 2" in refusal(*command, 1)
     assert not (tmp_path / "new").exists()
 
 
