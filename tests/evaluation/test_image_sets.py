@@ -55,7 +55,7 @@ def test_names_stay_in_their_folder():
 
 
 def test_skipped_images_keep_the_names_of_the_others(tmp_path):
-    """With `skip_unreadable`, names and images stay aligned; a set of unreadable ones is refused."""
+    """With `skip_unreadable` names and images stay aligned; a set without images is refused."""
     files = [tmp_path / f"{i}.png" for i in range(3)]
     for i, file in enumerate(files):
         image_io.write_image(file, IMAGE + i)

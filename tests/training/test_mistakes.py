@@ -94,15 +94,19 @@ def folders(config, tmp_path):
 @pytest.mark.parametrize(
     ("metrics", "best", "expected"),
     [
-        ("truth", "", "true translation is known"),
-        ("fod", "", "metric 'fod'; choose from truth, cycle, identity"),
-        ("segmentation", "", "needs palette_a or palette_b"),
-        ("", "iou", "choose one of pixel_accuracy"),
-        ("cycle", "fid", "but the figures are cycle_a/l1"),
+        ("truth", "", "metric truth: expected a dataset with known labels"),
+        ("fod", "", "config.evaluation.metrics: expected one of truth, cycle, identity, "),
+        ("segmentation", "", "metric segmentation: expected palette_a or palette_b"),
+        ("", "iou", "config.evaluation.best: expected one of l1, psnr, ssim"),
+        (
+            "cycle",
+            "fid",
+            "expected one of l1, psnr, ssim, or one direction as a_to_b/NAME, got 'fid'",
+        ),
     ],
 )
-def test_figures_that_there_are_not(folders, metrics, best, expected):
-    """Metrics that do not exist or do not apply, and a best checkpoint by one of them."""
+def test_metrics(folders, metrics, best, expected):
+    """Unknown and inapplicable metrics, and a best checkpoint by a metric that is not computed."""
     config, root = folders
     config.evaluate_every_steps = 10
     config.evaluation.metrics = metrics
@@ -111,15 +115,15 @@ def test_figures_that_there_are_not(folders, metrics, best, expected):
 
 
 @pytest.mark.parametrize(("direction", "domain"), [("a_to_b", "B"), ("b_to_a", "A")])
-def test_figures_without_test_images(folders, direction, domain):
-    """The domain is named, and what to give, which keeps the folders' letter."""
+def test_metrics_without_test_images(folders, direction, domain):
+    """The error names the domain, and the folder by its own letter."""
     config, root = folders
     config.evaluate_every_steps = 10
     config.data.direction = direction
     shutil.rmtree(root / "testB")
-    said = refusal(config, root / "run")
-    assert f"domain {domain} has no test images" in said
-    assert "give data.test_b, or testB beside trainB" in said
+    message = refusal(config, root / "run")
+    assert f"domain {domain}: expected test images" in message
+    assert "set data.test_b, or add testB to data.dir" in message
 
 
 def test_folder_that_is_not_there(folders):
