@@ -281,7 +281,8 @@ class Evaluation:
     def __init__(self, names: Collection[str], context: MetricContext):
         self.real = context.real
         self.metrics = _build(names, context) if names else _build_default(context)
-        self.needs = {kind for metric in self.metrics.values() for kind in metric.needs}
+        needs = {kind for metric in self.metrics.values() for kind in metric.needs}
+        self.needs = [kind for kind in TRANSLATIONS if kind in needs]
 
     def __call__(self, translator: Translator) -> Results:
         """Compute the metrics of a model, given as its translator from A to B."""
@@ -309,25 +310,23 @@ class Evaluation:
             name: Name of a result, or its part after the last "/".
 
         Raises:
-            UserError: No metric has it, metrics contradict each other, or neither is better.
+            UserError: No metric has it, neither is better, or metrics contradict each other.
         """
-        entries: dict[str, set[bool]] = {}
-        for metric in self.metrics.values():
-            for key, higher in metric.higher_is_better.items():
-                entries.setdefault(key, set()).add(higher)
-        directions = entries.get(name.rpartition("/")[2], set())
-        if len(directions) != 1:
+        entries = [item for m in self.metrics.values() for item in m.higher_is_better.items()]
+        choices = {key: higher for key, higher in entries if (key, not higher) not in entries}
+        key = name.rpartition("/")[2]
+        if key not in choices:
             raise UserError(
-                f"config.evaluation.best: expected one of {', '.join(entries)} (the mean over both "
-                f"directions), or one direction such as a_to_b/{next(iter(entries), 'fid')}, got "
-                f"{name!r}; evaluation.metrics ({', '.join(self.metrics)}) decides"
+                f"config.evaluation.best: expected one of {', '.join(choices)}, or one direction "
+                f"as a_to_b/NAME, got {name!r}; evaluation.metrics are {', '.join(self.metrics)}"
             )
-        return directions.pop()
+        return choices[key]
 
 
 def _build(names: Collection[str], context: MetricContext) -> dict[str, Metric]:
     metrics = {}
-    for name in names:
+    # Results are in the order of the registry, whatever the order of the names.
+    for name in dict.fromkeys([*(name for name in METRICS if name in names), *names]):
         metric = lookup("config.evaluation.metrics", name, METRICS)(context)
         if not isinstance(metric, Metric) or not set(metric.needs) <= set(TRANSLATIONS):
             raise UserError(

@@ -169,21 +169,15 @@ def test_pairs_cycles_and_identities_by_hand(pairs):
 
 
 def test_missing_image_affects_its_own_pair_only(tmp_path, pairs):
-    """In two folders that repeat names, deleting one image leaves the other pairs as they are."""
-    for domain in "AB":
-        for folder in ("x", "y"):
-            (tmp_path / f"test{domain}" / folder).mkdir()
-        for file in sorted((tmp_path / f"test{domain}").glob("*.png")):
-            for folder in ("x", "y"):
-                shutil.copy(file, tmp_path / f"test{domain}" / folder / f"{file.name[0]}.png")
-            file.unlink()
+    """In folders that repeat names, deleting one image leaves the other pairs as they are."""
+    pairs.data.test_a, pairs.data.test_b = f"{tmp_path}/a", f"{tmp_path}/b"
+    for i, folder in enumerate(("x", "y", "z")):
+        for domain, value in (("a", 40 * i), ("b", 255 - 40 * i)):  # as the model translates
+            (tmp_path / domain / folder).mkdir(parents=True)
+            image = Image.new("RGB", (32, 32), (value,) * 3)
+            image.save(tmp_path / domain / folder / "same.png")
+    (tmp_path / "b" / "x" / "same.png").unlink()
     pairs.evaluation.metrics = "paired"
-    pixels = np.zeros((32, 32, 3), np.uint8)
-    for i, file in enumerate(sorted((tmp_path / "testA").rglob("*.png"))):
-        Image.fromarray(pixels + 40 * i).save(file)
-        same = tmp_path / "testB" / file.relative_to(tmp_path / "testA")
-        Image.fromarray(255 - pixels - np.uint8(40 * i)).save(same)  # as the model translates it
-    (tmp_path / "testB" / "x" / "0.png").unlink()
     assert build_evaluation(pairs)(scaled_translator())["a_to_b/l1"] < 0.01
 
 
@@ -282,7 +276,7 @@ def test_metric_of_a_user(run, monkeypatch):
     config.evaluation.metrics = "cycle, tests.evaluation.my_metrics:darkness"
     config.evaluation.best = "darkness"
     evaluation = build_evaluation(config)
-    assert evaluation.needs == {"fake_b", "cycled_a", "cycled_b"}
+    assert evaluation.needs == ["fake_b", "cycled_a", "cycled_b"]
     values = evaluation(Translator.load(run))
     assert 0 < values["darkness"] < 255 and "cycle_a/l1" in values
     assert not evaluation.higher_is_better("darkness")
@@ -294,7 +288,11 @@ def test_metric_of_a_user(run, monkeypatch):
         ("tests.evaluation.my_metrics:brightness", "", "cannot be imported"),
         ("tests.evaluation.my_metrics:no_metric", "", "expected a function that returns a Metric"),
         ("tests.evaluation.my_metrics:unknown_needs", "", "whose needs are of fake_b, fake_a, "),
-        ("tests.evaluation.my_metrics:inverted,cycle", "l1", "config.evaluation.best"),
+        (
+            "tests.evaluation.my_metrics:inverted,cycle",
+            "l1",
+            "best: expected one of psnr, ssim, or",
+        ),
     ],
 )
 def test_wrong_metrics_of_a_user(run, metrics, best, expected):
@@ -303,7 +301,7 @@ def test_wrong_metrics_of_a_user(run, metrics, best, expected):
     config.evaluation.metrics, config.evaluation.best = metrics, best
     with pytest.raises(UserError, match=expected) as caught:
         build_evaluation(config)
-    assert metrics in str(caught.value).replace(", ", ",") and "\n" not in str(caught.value)
+    assert metrics.split(",")[0] in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -110,11 +110,15 @@ def folders(config, tmp_path):
 @pytest.mark.parametrize(
     ("metrics", "best", "expected"),
     [
-        ("truth", "", "true translation is known"),
-        ("fod", "", "metric 'fod'; choose from truth, cycle, identity"),
-        ("segmentation", "", "needs palette_a or palette_b"),
-        ("", "iou", "choose one of pixel_accuracy"),
-        ("cycle", "fid", "but the figures are cycle_a/l1"),
+        ("truth", "", "metric truth: expected a dataset with known labels"),
+        ("fod", "", "config.evaluation.metrics: expected one of truth, cycle, identity, "),
+        ("segmentation", "", "metric segmentation: expected palette_a or palette_b"),
+        ("", "iou", "config.evaluation.best: expected one of l1, psnr, ssim"),
+        (
+            "cycle",
+            "fid",
+            "expected one of l1, psnr, ssim, or one direction as a_to_b/NAME, got 'fid'",
+        ),
     ],
 )
 def test_unknown_metrics(folders, metrics, best, expected):
