@@ -206,11 +206,15 @@ def test_a_run_of_a_users_own_parts(user_module, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("generator.remat", True), ("generator.blocks", 4), ("generator.dropout", 0.5)],
+    ("field", "value", "default"),
+    [
+        ("generator.remat", True, False),
+        ("generator.blocks", 4, None),
+        ("generator.dropout", 0.5, 0.0),
+    ],
 )
 def test_unsupported_options_of_a_generator_are_refused(
-    config, user_module, tmp_path, field, value
+    config, user_module, tmp_path, field, value, default
 ):
     """An option that the generator does not take is refused by name when it is set."""
     name = f"{user_module}:OneLayer"
@@ -218,20 +222,31 @@ def test_unsupported_options_of_a_generator_are_refused(
     build_networks(config)
     set_field(config, field, value)
     message = refusal(config, tmp_path / "run")
-    assert message == f"{field}: {name} does not support it, got {value!r}"
+    assert message == (
+        f"{field}: expected {default}, since {name} does not support the option, got {value}"
+    )
+
+
+def test_unsupported_options_of_a_discriminator_are_refused(config, user_module):
+    """An option that the discriminator does not take is refused by name when it is set."""
+    name = f"{user_module}:Edges"
+    unset_options(config).discriminator.variant = name
+    build_networks(config)
+    config.discriminator.layers = 2
+    assert refused(build_networks, config) == (
+        f"discriminator.layers: expected 3, since {name} does not support the option, got 2"
+    )
 
 
 def test_unsupported_options_of_published_networks_are_refused(config):
-    """U-Nets have no blocks, pixel discriminators no layers, wgangp no label."""
+    """U-Nets have no blocks, and wgangp has no label."""
     config.generator.variant = "unet128"
-    assert refused(build_networks, config) == "generator.blocks: unet128 does not support it, got 1"
-    config.generator.blocks = None
-    config.discriminator.variant = "pixel"
     message = refused(build_networks, config)
-    assert message == "discriminator.layers: pixel does not support it, got 1"
-    config.discriminator.variant = "patch"
+    assert message.startswith("generator.blocks: expected None, since unet128 does not support")
+    config.generator.blocks = None
     config.loss.mode, config.loss.real_label = "wgangp", 0.9
-    assert refused(build_model, config, 4) == "loss.real_label: wgangp does not support it, got 0.9"
+    message = refused(build_model, config, 4)
+    assert message.startswith("loss.real_label: expected 1.0, since wgangp does not support")
 
 
 def test_generators_without_forward_are_refused_where_it_is_needed(user_module):
