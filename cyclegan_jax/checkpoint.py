@@ -296,7 +296,7 @@ class Checkpoints:
         except Exception as error:
             if lacks_memory(error):
                 raise
-            raise DamagedCheckpointError(f"{name}: cannot be read ({_short(error)})") from error
+            raise DamagedCheckpointError(f"{name} cannot be read ({_short(error)})") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
