@@ -138,8 +138,8 @@ def test_metrics_without_test_images(folders, direction, domain):
     config.data.direction = direction
     shutil.rmtree(root / "testB")
     message = refusal(config, root / "run")
-    assert f"domain {domain} has no test images" in message
-    assert "give data.test_b, or testB beside trainB" in message
+    assert f"domain {domain}: expected test images" in message
+    assert "set data.test_b, or add testB to data.dir" in message
 
 
 def test_missing_folder(folders):
