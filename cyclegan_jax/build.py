@@ -29,6 +29,8 @@ from cyclegan_jax.step import CycleGAN
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.registry import build, lookup
 
+# Terms of the generators' loss, which extra losses must not be called.
+_TERMS = ("adversarial_ab", "adversarial_ba", "cycle_a", "cycle_b", "identity_a", "identity_b")
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
@@ -99,7 +101,10 @@ def build_losses(config: Any) -> Losses:
     weights = config.loss
     extra: dict[str, ExtraLoss] = {}
     for name in filter(None, (part.strip() for part in weights.extra.split(","))):
-        extra[name.rpartition(":")[2]] = lookup("loss.extra", name, EXTRA_LOSSES)()
+        term = name.rpartition(":")[2]
+        if term in extra or term in _TERMS:
+            raise UserError(f"loss.extra={weights.extra}: {term} is the name of another loss")
+        extra[term] = lookup("loss.extra", name, EXTRA_LOSSES)()
     return Losses(
         adversarial=build_adversarial_loss(config),
         adversarial_weight=weights.adversarial,

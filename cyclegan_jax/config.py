@@ -18,7 +18,7 @@ from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import INITIALIZERS, NORMS
 from cyclegan_jax.schedules import SCHEDULES
 from cyclegan_jax.utils.errors import UserError
-from cyclegan_jax.utils.registry import lookup
+from cyclegan_jax.utils.registry import build, lookup
 
 # Fields that name entries of registries, or package.module:attribute.
 REGISTRIES: dict[str, Mapping[str, Any]] = {
@@ -191,7 +191,9 @@ def check(config: ConfigDict, devices: int = 1) -> None:
 
 
 def _check_bounded_scores(config: ConfigDict) -> None:
-    loss = lookup("loss.mode", config.loss.mode, ADVERSARIAL_LOSSES)()
+    entry = lookup("loss.mode", config.loss.mode, ADVERSARIAL_LOSSES)
+    optional = {"real_label": (config.loss.real_label, 1.0)}
+    loss = build("loss", config.loss.mode, entry, optional=optional)
     if config.discriminator.sigmoid and not loss.bounded:
         raise UserError(
             f"config.discriminator.sigmoid: expected false, because loss.mode={config.loss.mode} "

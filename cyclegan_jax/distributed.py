@@ -187,6 +187,8 @@ def compile_step(
 ) -> Callable[[TrainState, Batch | Placed], tuple[TrainState, Metrics]]:
     """Compile `train_step` with `jax.jit` for one device, or with `jax.pmap` for several.
 
+    `jax.pmap` is `jax.jit` of `jax.shard_map` since JAX 0.8.
+
     The state stays one unstacked tree, replicated over devices, and is donated.
 
     Args:

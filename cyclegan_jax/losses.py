@@ -217,6 +217,8 @@ def generator_loss(
     bound = {"gen_ab": gen_ab, "gen_ba": gen_ba, "disc_a": disc_a, "disc_b": disc_b}
     for name, extra in losses.extra.items():
         terms[name] = extra.loss(passes, frozen[name], bound)
+        if jnp.shape(terms[name]) != ():
+            raise ValueError(f"{name}: expected a scalar loss, got {jnp.shape(terms[name])}")
     return sum(terms.values(), jnp.zeros(())), (terms, {"a": fake_a, "b": fake_b})
 
 

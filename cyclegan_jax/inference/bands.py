@@ -125,6 +125,12 @@ class Map(NamedTuple):
         layers = [step for step in self.steps if isinstance(step, Layer)]
         return layers[-1].size if layers else (self.kept.shape[0], self.kept.shape[1])
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the map."""
+        layers = [step for step in self.steps if isinstance(step, Layer)]
+        return layers[-1].conv.features if layers else self.kept.shape[2]
+
     def then(self, step: Layer | Finish) -> "Map":
         """Return the map after one more step; nothing is computed."""
         return Map(self.kept, (*self.steps, step))
@@ -162,13 +168,13 @@ class Map(NamedTuple):
         return (self if into is None else Map(into)).then(Finish(affine, activation))
 
     def write(self, rows: int, into: np.ndarray | None) -> Moments:
-        """Compute the whole map and write it to an array, which may be its own, if one is given.
+        """Compute the whole map and write it to another array, if one is given.
 
         Returns:
             Mean and variance of its channels, in float64.
         """
         means, variances = [], []
-        for band, values, (mean, variance) in self.bands(rows, in_place=into is self.kept):
+        for band, values, (mean, variance) in self.bands(rows):
             if into is not None:
                 into[band] = values
             means.append(mean)
@@ -178,15 +184,11 @@ class Map(NamedTuple):
         variance = np.concatenate(variances).mean(0, dtype=np.float64) + mean.var(0)
         return mean.mean(0), variance
 
-    def bands(
-        self, rows: int, *, in_place: bool = False
-    ) -> Iterator[tuple[slice, np.ndarray, Moments]]:
+    def bands(self, rows: int) -> Iterator[tuple[slice, np.ndarray, Moments]]:
         """Compute the map from top to bottom, an even number of rows at a time.
 
         Args:
             rows: Rows of this map, or of the input of a layer that halves it.
-            in_place: Whether the caller may overwrite the rows that a band is computed from: then
-                the next band's input is copied before a band is yielded.
 
         Yields:
             The rows, their values [rows, W, C], and mean and variance [rows, C] of each row.
@@ -196,18 +198,18 @@ class Map(NamedTuple):
         if any(isinstance(conv, Conv) and conv.stride > 1 for conv in convs):
             rows //= 2
         rows = min(rows, height)
-        reading = self._read(0, rows, in_place)
+        reading = self._read(0, rows)
         for start in range(0, height, rows):
             computed = _compute(*reading)
             # Bands have one size, for one compilation: the last may overlap the one before.
             if start + rows < height:
                 first = min(start + rows, height - rows)
-                reading = self._read(first, first + rows, in_place)
+                reading = self._read(first, first + rows)
             known = max(0, start + rows - height)
             values, mean, variance = (np.asarray(x)[known:] for x in computed)
             yield slice(start, start + len(values)), values, (mean, variance)
 
-    def _read(self, first: int, last: int, copy: bool) -> tuple[tuple, list, np.ndarray]:
+    def _read(self, first: int, last: int) -> tuple[tuple, list, np.ndarray]:
         """Return the arguments with which `_compute` computes rows first to last - 1."""
         codes: list[_Code | Activation | None] = []
         arguments: list[Any] = []
@@ -222,8 +224,6 @@ class Map(NamedTuple):
         part = self.kept[first:last]
         if np.issubdtype(part.dtype, np.integer):
             part = to_float(part)
-        elif copy:
-            part = part.copy()
         return tuple(codes[::-1]), arguments[::-1], part
 
 

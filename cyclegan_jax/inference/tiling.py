@@ -4,7 +4,7 @@ The result is that of the generator itself, up to rounding. Norms use the statis
 image: a layer is computed for all bands before the next begins, and the means and variances of its
 rows are combined in between. Maps are kept in the host's memory as convolutions left them; the norm
 that follows is applied whenever they are read. Maps of the image's full size are not kept but
-computed twice, once for their statistics and once for use. In the residual blocks two maps are
+computed twice, once for their statistics and once for use. In a residual block three maps are
 alive at a time.
 """
 
@@ -65,28 +65,20 @@ def translate_in_bands(generator: Any, params: Params, image: np.ndarray, rows: 
 class BandOps:
     """The operations of `models.forward.Ops` on maps that are computed in bands.
 
+    Every operation leaves its inputs as they are; a map's array is freed with its last reference.
+
     Attributes:
         config: Settings of all layers.
         params: Parameters of the network, or of a block.
         image_size: Height and width of the image.
         rows: Rows that are computed at a time.
-        buffer: Array that all maps are written to, inside a block; None outside.
     """
 
-    def __init__(
-        self,
-        config: LayerConfig,
-        params: Params,
-        image_size: tuple[int, ...],
-        rows: int,
-        buffer: np.ndarray | None = None,
-    ):
+    def __init__(self, config: LayerConfig, params: Params, image_size: tuple[int, ...], rows: int):
         self.config = config
         self.params = params
-        self.image_size = image_size
+        self.image_size = tuple(image_size)
         self.rows = rows
-        self.buffer = buffer
-        self._block_buffer: np.ndarray | None = None
 
     def layer(
         self,
@@ -102,34 +94,30 @@ class BandOps:
         """Implement `Ops.layer`; dropout is left out."""
         if isinstance(x, list) or pre_activation is not None:
             raise UserError("tile: skip connections and activations before a layer are unsupported")
-        self._block_buffer = None  # not alive beside the maps of other layers
         layer = conv(parent=None, normed=norm is not None)
         x = x.convolved(layer, self.params[name])
         if norm is None:
             return x if activation is None else x.then(Finish(None, activation))
-        into = self.buffer
-        if into is None and x.size != tuple(self.image_size):
-            into = np.empty((*x.size, layer.features), self.config.dtype)
+        full_size = x.size == self.image_size
+        into = None if full_size else np.empty((*x.size, layer.features), self.config.dtype)
         module = self.config.build_norm(parent=None)
         return x.normed(module, self.params.get(norm, {}), activation, self.rows, into)
 
     def block(self, x: Map, block: LayerFactory, name: str) -> Map:
-        """Implement `Ops.block`: x's array is overwritten with the result."""
-        if x.steps:
-            x.write(self.rows, x.kept)
-            x = Map(x.kept)
-        if self._block_buffer is None or self._block_buffer.shape != x.kept.shape:
-            self._block_buffer = np.empty_like(x.kept)
-        ops = BandOps(
-            self.config, self.params[name], self.image_size, self.rows, self._block_buffer
-        )
+        """Implement `Ops.block`."""
+        ops = BandOps(self.config, self.params[name], self.image_size, self.rows)
         return block(parent=None).forward(ops, x)
 
     def add(self, x: Map, y: Map) -> Map:
-        """Implement `Ops.add`: x's array is overwritten with the result."""
+        """Implement `Ops.add`."""
+        if x.steps or x.kept.dtype != self.config.dtype:
+            total = np.empty((*x.size, x.channels), self.config.dtype)
+            x.write(self.rows, total)
+        else:
+            total = x.kept.copy()
         for band, values, _ in y.bands(self.rows):
-            x.kept[band] += values
-        return x
+            total[band] += values
+        return Map(total)
 
     def output(self, x: Map) -> Map:
         """Implement `Ops.output`."""

@@ -17,7 +17,8 @@ class BoundNetwork:
     """A network with its parameters, as a function of one or several batches of images.
 
     Where it treats each image by itself, several batches pass through it in one call: the same
-    result from fewer and larger operations. Every batch has random keys of its own.
+    result from fewer and larger operations. Every batch has random keys of its own, which follow
+    from the number of batches before it, as those of Flax's `make_rng` do.
     """
 
     def __init__(self, module: Any, params: Params, keys: Array | None = None):

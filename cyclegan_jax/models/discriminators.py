@@ -15,7 +15,6 @@ from cyclegan_jax.models.layers import (
     PadMode,
     initializer,
     leaky_relu,
-    mixes_images,
 )
 from cyclegan_jax.models.protocol import Discriminator
 
@@ -59,11 +58,6 @@ class PatchDiscriminator(Discriminator):
     def smallest(self) -> int:
         """Least side of an image that gets one score, from more than one pixel."""
         return (3 if self.closing else 2) * 2**self.layers
-
-    @property
-    def mixes_images(self) -> bool:
-        """True if a score depends on other images of the batch."""
-        return mixes_images(self.config)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -115,11 +109,6 @@ class PixelDiscriminator(Discriminator):
     config: LayerConfig
     width: int
     sigmoid: bool = False
-
-    @property
-    def mixes_images(self) -> bool:
-        """True if a score depends on other images of the batch."""
-        return mixes_images(self.config)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -13,7 +13,6 @@ from cyclegan_jax.models.layers import (
     ResizeConv,
     UpConv,
     leaky_relu,
-    mixes_images,
 )
 from cyclegan_jax.models.protocol import ForwardGenerator
 
@@ -102,11 +101,6 @@ class ResNetGenerator(ForwardGenerator):
         """Least side: reflection padding in the blocks needs two pixels."""
         return 2 * self.granularity
 
-    @property
-    def mixes_images(self) -> bool:
-        """True if an output depends on other images of the batch."""
-        return mixes_images(self.config)
-
     def forward(self, ops: Ops[X], x: X) -> X:
         """Apply the network by means of `ops`."""
         config, act = self.config, self.activation
@@ -157,11 +151,6 @@ class UNetGenerator(ForwardGenerator):
     def granularity(self) -> int:
         """Height and width must be multiples of this."""
         return 2**self.depth
-
-    @property
-    def mixes_images(self) -> bool:
-        """True if an output depends on other images of the batch."""
-        return mixes_images(self.config)
 
     def forward(self, ops: Ops[X], x: X) -> X:
         """Apply the network by means of `ops`."""

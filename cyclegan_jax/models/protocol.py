@@ -7,6 +7,7 @@ import jax
 from flax import linen as nn
 
 from cyclegan_jax.models.forward import FlaxOps, Ops, X
+from cyclegan_jax.models.layers import mixes_images
 from cyclegan_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -30,15 +31,18 @@ class Generator(nn.Module):
         channels: Channels of the output.
         granularity: Height and width must be multiples of this.
         smallest: Least height and width.
-        mixes_images: Whether an output depends on other images of the batch, as with batch norm.
         supports_tiling: Whether `inference.tiling` can apply it band by band.
     """
 
     channels: int
     granularity: ClassVar[Any] = 1
     smallest: ClassVar[Any] = 1
-    mixes_images: ClassVar[Any] = False
     supports_tiling: ClassVar[Any] = False
+
+    @property
+    def mixes_images(self) -> bool:
+        """True if an output depends on other images of the batch, as with batch norm."""
+        return _config_mixes_images(self)
 
 
 class ForwardGenerator(Generator):
@@ -67,11 +71,19 @@ class Discriminator(nn.Module):
 
     Attributes:
         smallest: Least height and width of an image that gets a score.
-        mixes_images: Whether a score depends on other images of the batch.
     """
 
     smallest: ClassVar[Any] = 1
-    mixes_images: ClassVar[Any] = False
+
+    @property
+    def mixes_images(self) -> bool:
+        """True if a score depends on other images of the batch, as with batch norm."""
+        return _config_mixes_images(self)
+
+
+def _config_mixes_images(network: nn.Module) -> bool:
+    config = getattr(network, "config", None)
+    return config is not None and mixes_images(config)
 
 
 def check_generator_size(generator: Any, height: int, width: int) -> None:
