@@ -16,6 +16,7 @@ import pytest
 from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import join_processes
+from cyclegan_jax.evaluation import results
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 
@@ -73,16 +74,20 @@ def process_of(workdir: Path, number: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 def test_signal_to_one_process_stops_both(tmp_path):
-    """Both stop after the same update, with one checkpoint, which a single process restores."""
+    """Both stop after the same update, with its checkpoint, which a single process restores.
+
+    Process 0 alone evaluates, and both save the states that are the best so far.
+    """
     workdir = tmp_path / "run"
     small = ("generator.blocks=1", "generator.width=2", "discriminator.width=2")
     every = ("num_steps=100000", "sample_every_steps=1", "checkpoint_every_steps=0")
+    best = ("evaluate_every_steps=2", "evaluation.best=mean_iou")
     script = subprocess.Popen(
         [
             ROOT / "scripts" / "two_processes.sh",
             "--config=tests/tiny.py",
             f"--workdir={workdir}",
-            *(f"--config.{field}" for field in small + every),
+            *(f"--config.{field}" for field in small + every + best),
         ],
         env=os.environ | {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"},
         stderr=subprocess.PIPE,
@@ -99,7 +104,11 @@ def test_signal_to_one_process_stops_both(tmp_path):
     assert steps[0] == steps[1]
     assert "Traceback" not in stderr
     checkpoints = Checkpoints(workdir, read_only=True)
-    assert checkpoints.steps == [int(steps[0])]
+    assert checkpoints.steps[-1] == int(steps[0])
+    stored = results.read_results(workdir)
+    values = [results.value_of("mean_iou", stored[step]) for step in stored if step > 0]
+    assert checkpoints.best.value == max(values)
+    assert checkpoints.best.step in checkpoints.steps
     config = tiny.get_config()
     config.generator.blocks = 1
     config.generator.width = config.discriminator.width = 2

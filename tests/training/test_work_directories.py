@@ -138,8 +138,8 @@ def test_configuration_that_cannot_be_written(run, monkeypatch):
     """On a full disk the existing file is kept."""
     before = (run / "config.json").read_bytes()
 
-    def full(path: Path, text: str) -> None:
-        with path.open("w") as file:
+    def full(path: Path, text: str, encoding: str) -> None:
+        with path.open("w", encoding=encoding) as file:
             file.write(text[:10])
         raise OSError(errno.ENOSPC, "No space left on device")
 
