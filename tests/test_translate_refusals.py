@@ -184,4 +184,4 @@ runpy.run_module("cyclegan_jax.translate", run_name="__main__")
     np.testing.assert_array_equal(image_io.read_image(tmp_path / "out" / "a.png"), expected)
     refused = run("--checkpoint", "9", "--overwrite")
     assert refused.returncode == 1
-    assert refused.stderr == "error: run/checkpoints: no checkpoint of step 9; there are 3\n"
+    assert refused.stderr == "error: run/checkpoints: no checkpoint of step 9; expected one of 3\n"

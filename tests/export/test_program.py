@@ -149,7 +149,7 @@ def test_exporter_of_a_users_own(run, tmp_path):
         ("folder.onnx", ["--overwrite"], "expected a file, got a folder"),
         ("none/model.onnx", [], "there is no folder"),
         ("existing.onnx/model.onnx", [], "there is no folder"),
-        ("model.onnx", ["--checkpoint", "4"], "no checkpoint of step 4; there are 3, 9"),
+        ("model.onnx", ["--checkpoint", "4"], "no checkpoint of step 4; expected one of 3, 9"),
         ("model.onnx", ["--direction", "up"], "invalid choice: 'up'"),
         ("model.onnx", ["--workdir", "nowhere"], "no such folder"),
     ],

@@ -289,7 +289,7 @@ def test_mistakes_are_reported_in_one_line(translation, tmp_path):
         ([*images, "--workdir", "x"], "expected either"),
         ([*images, "--images", "0"], "--images: expected at least 1, got 0"),
         (["--workdir", str(tmp_path / "none")], "there is no such folder"),
-        (["--workdir", str(tmp_path / "empty")], "no run in it"),
+        (["--workdir", str(tmp_path / "empty")], "expected config.json and checkpoints of a run"),
         (
             ["--input", str(tmp_path / "x"), "--translated", str(output)],
             "no such image or folder",
