@@ -61,17 +61,17 @@ class Form:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the form is ours rather than PyTorch's."""
+        """True if the form is ours rather than PyTorch's."""
         return self.name.startswith("ours")
 
     @property
     def is_eager(self) -> bool:
-        """Whether PyTorch runs it without compilation."""
+        """True if PyTorch runs it without compilation."""
         return self.name.startswith("torch") and not (self.compiled or self.graphs)
 
     @property
     def is_of_training(self) -> bool:
-        """Whether it has modifiers of updates."""
+        """True if it has modifiers of updates."""
         return self.steps > 1 or self.remat or self.micro_batches is not None
 
     def multiplied_in(self, device: str) -> str:

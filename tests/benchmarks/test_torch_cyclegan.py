@@ -58,7 +58,7 @@ def config(**changes: object) -> Bag:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_have_the_published_number_of_parameters(name: str) -> None:
-    """Counts are those of the recipes, and pix2pix's 54.414 M for its U-Net of 256."""
+    """Parameter counts are those of the recipes, and pix2pix's 54.414 M for its U-Net of 256."""
     build, expected = NETWORKS[name]
     with torch.device("meta"):
         assert sum(p.numel() for p in build().parameters()) == expected

@@ -207,7 +207,7 @@ def holds_tracer(value):
 def test_is_traced_without_asking_for_the_backend(
     monkeypatch, form, norm, axis_name, micro_batches
 ):
-    """Which backend runs the update is only asked by `ops`; no module holds a traced value."""
+    """Only `ops` asks for the backend, and no module holds a traced value."""
     config = tiny_config()
     config.generator.norm = config.discriminator.norm = norm
     config.generator.dropout = 0.5
