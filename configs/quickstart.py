@@ -4,7 +4,7 @@
 
 Data: built in; nothing is downloaded.
 
-Result: 2,400 updates in about three and a half minutes on two CPU cores. At the end a table
+Result: 2,400 updates in about five minutes on two CPU cores. At the end a table
 compares the translations at the start and at the end with those of generators that change nothing
 (see README.md), and `runs/quickstart/samples` has images.
 

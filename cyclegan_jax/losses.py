@@ -155,7 +155,7 @@ class Losses:
 
 def generator_loss(
     generators: Params,
-    params: Params,
+    discriminators: Params,
     frozen: dict[str, Any],
     step: Array,
     real: Images,
@@ -168,7 +168,7 @@ def generator_loss(
 
     Args:
         generators: {gen_ab, gen_ba}, the parameters that are trained.
-        params: The parameters of all four networks; those of the generators are not used.
+        discriminators: {disc_a, disc_b}.
         frozen: `losses.frozen`.
         step: Number of updates done before this one.
         real: Images of both domains.
@@ -181,8 +181,8 @@ def generator_loss(
     """
     gen_ab = BoundNetwork(networks.gen_ab, generators["gen_ab"], fold_in(keys, 0))
     gen_ba = BoundNetwork(networks.gen_ba, generators["gen_ba"], fold_in(keys, 1))
-    disc_a = BoundNetwork(networks.disc_a, params["disc_a"])
-    disc_b = BoundNetwork(networks.disc_b, params["disc_b"])
+    disc_a = BoundNetwork(networks.disc_a, discriminators["disc_a"])
+    disc_b = BoundNetwork(networks.disc_b, discriminators["disc_b"])
     real_a, real_b = real["a"], real["b"]
     identity_a = identity_b = None
 

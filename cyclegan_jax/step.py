@@ -85,7 +85,7 @@ def train_step(
     update_discriminators = updating(d_loss, "discriminators", model.discriminator_updates, model)
 
     if model.update_first == "generators":
-        fixed = (state.params, frozen, state.step)
+        fixed = (subset(state.params, DISCRIMINATORS), frozen, state.step)
         state, g_metrics, fake = update_generators(state, rate, fixed, (real,), dropout_keys)
         pools, shown = query_pools(state.pools, fake, pool_keys, model.axis_name)
         state, d_metrics, _ = update_discriminators(state, rate, (), (real, shown), penalty_keys)
@@ -93,7 +93,7 @@ def train_step(
         fake = generate(state.params, real, dropout_keys, model=model)
         pools, shown = query_pools(state.pools, fake, pool_keys, model.axis_name)
         state, d_metrics, _ = update_discriminators(state, rate, (), (real, shown), penalty_keys)
-        fixed = (state.params, frozen, state.step)
+        fixed = (subset(state.params, DISCRIMINATORS), frozen, state.step)
         state, g_metrics, _ = update_generators(state, rate, fixed, (real,), dropout_keys)
 
     average = running_average(state, model.average_decay)

@@ -184,8 +184,18 @@ def test_source_metric_and_evaluation(files, tmp_path):
     np.testing.assert_allclose(results["a_to_b/colour_shift"], expected.mean(), rtol=1e-6)
 
 
-def test_names_that_cannot_be_imported():
-    """A missing module or attribute is one line that names the field."""
-    for name in ("no_such_module:loss", "hinge:no_such_function"):
-        with pytest.raises(UserError, match=rf"config\.loss\.mode={name}"):
+def test_names_that_cannot_be_imported(files):
+    """Missing, broken and unsuitable modules are one line that names the field."""
+    (files / "broken.py").write_text("def loss(:\n")
+    (files / "failing.py").write_text("undefined_name\n")
+    (files / "constant.py").write_text("loss = 1.0\n")
+    for name in (
+        "no_such_module:loss",
+        "hinge:no_such_function",
+        "broken:loss",
+        "failing:loss",
+        "constant:loss",
+    ):
+        with pytest.raises(UserError, match=rf"config\.loss\.mode={name}") as caught:
             changed(loss__mode=name)
+        assert "\n" not in str(caught.value)

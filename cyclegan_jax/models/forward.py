@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cyclegan_jax.models.layers import LayerConfig, dropout, fold_in
+from cyclegan_jax.models.layers import LayerConfig, fold_in
+from cyclegan_jax.models.layers import dropout as apply_dropout
 
 Array = jax.Array
 Activation = Callable[[Array], Array]
@@ -51,7 +52,7 @@ class Ops(Protocol[X]):
         """Apply a `Block`, whose parameters are below `name`."""
 
     def add(self, x: X, y: X) -> X:
-        """Add two maps. x is not used afterwards."""
+        """Add two maps."""
 
     def output(self, x: X) -> X:
         """Apply tanh in the parameters' type, for a result in (-1, 1)."""
@@ -107,7 +108,7 @@ class FlaxOps:
             y = conv(name=name, normed=norm is not None)(y)
             y = y if norm is None else config.build_norm(name=norm)(y)
             y = y if activation is None else activation(y)
-            return _dropout(y, dropout, keys)
+            return apply_dropout(y, dropout, keys)
 
         return self._run(compute, self._next_keys(dropout), *(x if isinstance(x, list) else [x]))
 
@@ -136,7 +137,3 @@ class FlaxOps:
             return None
         self._draws += 1
         return fold_in(self.keys, self._draws)
-
-
-def _dropout(x: Array, rate: float, keys: Array | None) -> Array:
-    return dropout(x, rate, keys)

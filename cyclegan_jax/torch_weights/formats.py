@@ -256,7 +256,7 @@ def _patch_layers(names: Collection[str], dropout: bool) -> dict[str, str]:
     return table | {f"conv_{last}": f"model.{3 * last - 1}"}
 
 
-# Those of the PyTorch original.
+# Formats of the PyTorch original.
 FORMATS = {
     "a ResNet generator": Format(
         network="generator",

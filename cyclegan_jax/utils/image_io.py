@@ -32,7 +32,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
-# What Pillow's other modes are converted to; for "P" it depends on the palette.
+# Conversions of Pillow's other modes; that of "P" depends on the palette.
 _EXPANDED = {
     "1": "L",
     "PA": "RGBA",

@@ -33,14 +33,13 @@ def lookup(field: str, name: str, entries: Mapping[str, T]) -> T:
         raise UserError(f"{field}: expected {names}package.module:attribute, got {name!r}")
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{field}={name}: cannot be imported ({error})") from error
-
-
-def is_known(name: str, entries: Mapping[str, Any]) -> bool:
-    """Return whether `name` is an entry or has the form `package.module:attribute`."""
-    return name in entries or ":" in name
+        entry = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # the user's module may fail in any way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{field}={name}: cannot be imported ({reason})") from error
+    if not callable(entry):
+        raise UserError(f"{field}={name}: expected a function or class, got {entry!r}")
+    return entry
 
 
 def build(

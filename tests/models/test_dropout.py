@@ -78,7 +78,7 @@ def test_every_mask_of_a_run_is_drawn_anew(monkeypatch, update_first):
     model = build_model(config, smallest.PAIRS)
     state = smallest.start_state(config)
     # The update is not compiled, so masks are concrete.
-    monkeypatch.setattr(forward, "dropout", record)
+    monkeypatch.setattr(forward, "apply_dropout", record)
     steps, blocks, pairs, passes = 2, 2, config.batch_size, 6
     for batch in smallest.make_batches(config, steps):
         state, _ = train_step(state, batch, model=model)

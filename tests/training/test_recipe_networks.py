@@ -54,7 +54,7 @@ def test_outputs_equal_torchs(name: str) -> None:
     parity.assert_trees_close(ours, theirs, atol=1e-5)
 
 
-# Those of the original are compared in `test_parity.py`.
+# `test_parity.py` compares the networks of the original.
 @pytest.mark.parametrize("name", [name for name in parity.RECIPES if name != "horse2zebra"])
 def test_gradients_of_every_loss_equal_torchs(name: str) -> None:
     """The gradient of each loss for each network agrees to 1e-8, in float64."""
