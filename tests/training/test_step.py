@@ -230,6 +230,7 @@ def test_is_traced_without_asking_for_the_backend(
     monkeypatch.setattr(jax, "default_backend", fail)
     monkeypatch.setattr(jax, "devices", fail)
     monkeypatch.setattr(jax, "local_devices", fail)
+    jax.clear_caches()  # or networks traced before would not be traced again
     step = functools.partial(train_step, model=model)
     with ops.default_form(form), nn.intercept_methods(record):
         jax.make_jaxpr(step, axis_env=[(axis_name, 1)] if axis_name else None)(state, batch)
