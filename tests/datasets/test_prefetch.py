@@ -17,6 +17,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.data import Prefetcher
 from cyclegan_jax.training import train
 from cyclegan_jax.utils.errors import UserError
+from tests import short
 
 
 def numbered(first, last):
@@ -131,11 +132,11 @@ def test_waiting_starts_when_the_devices_are_idle(computation):
     batches.close()
 
 
-def test_several_steps_per_dispatch(config, tmp_path):
+def test_several_steps_per_dispatch(tmp_path):
     """All updates are logged, and a resumed run ends in the same bits as an uninterrupted one."""
+    config = short.get_config()
     config.steps_per_dispatch = config.log_every_steps = config.checkpoint_every_steps = 4
     config.sample_every_steps = 0
-    config.generator.blocks = 1
     for name, num_steps in (("run", 4), ("run", 8), ("whole", 8)):
         config.num_steps = num_steps
         train(config, tmp_path / name)

@@ -10,7 +10,7 @@ from cyclegan_jax import config as config_lib
 from cyclegan_jax.data import SOURCES, folder, open_sources, open_split
 from cyclegan_jax.training import train
 from cyclegan_jax.utils.errors import UserError
-from tests import tiny
+from tests import short
 from tests.datasets.numbered import NumberedSource, make_config
 
 
@@ -76,7 +76,7 @@ def test_a_start_of_training_opens_and_reads_once(tmp_path, monkeypatch):
     for name in ("trainA", "trainB", "testA", "testB"):
         (tmp_path / name).mkdir()
         for i in range(3):
-            image = Image.fromarray(rng.integers(0, 256, (36, 40, 3), np.uint8))
+            image = Image.fromarray(rng.integers(0, 256, (18, 20, 3), np.uint8))
             image.save(tmp_path / name / f"{i}.png")
     opened, searched, headers = (collections.Counter() for _ in range(3))
 
@@ -89,9 +89,9 @@ def test_a_start_of_training_opens_and_reads_once(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "folder", source)
     monkeypatch.setattr(folder, "search", search)
     monkeypatch.setattr(folder, "read_size", read_size)
-    config = tiny.get_config()
+    config = short.get_config()
     config.data.update(
-        {"source": "folder", "dir": str(tmp_path), "transform": "crop", "crop_size": 32}
+        {"source": "folder", "dir": str(tmp_path), "transform": "crop", "crop_size": 16}
     )
     config.num_steps = config.evaluate_every_steps = 1
     train(config, tmp_path / "run")

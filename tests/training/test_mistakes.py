@@ -15,39 +15,50 @@ from tests.refused_runs import refusal
 ROOT = Path(__file__).parents[2]
 
 
-def command_line(*arguments: str) -> subprocess.CompletedProcess:
-    """Run main.py and return its output and exit code."""
-    command = [sys.executable, "main.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+COMMAND_LINES = {
+    "--config.batch_siz=4": "the nearest is config.batch_size",
+    "--config.crop_size=4": "the nearest is config.data.crop_size",
+    "--config.batch_size=four": "config.batch_size: expected an integer such as 1, got 'four'",
+    "--config.data.flip=maybe": "config.data.flip: expected true or false such as True",
+    "--config.precision=float16": "expected one of float32, bfloat16, float64, got",
+    "--config.loss.mode=hinge": "expected one of lsgan, vanilla, wgangp, or",
+    "--workdri=x": "Did you mean: workdir",
+    "--batch_size=4": "fields are set as --config.batch_size=",
+    "runs/x": "expected flags (--name=value), got 'runs/x'",
+    "--config=configs/nothing.py": "no such file; choose from configs/celeba_glasses.py, ",
+    "--config=configs/tfds.py:map": "did you mean maps",
+}
+
+# Imports JAX once, which starts no threads before its first use, and runs main.py in forks.
+FORKS = """
+import os, runpy, sys
+import jax
+from ml_collections import config_flags
+from cyclegan_jax import config, distributed
+folder, *last = sys.argv[1:]
+for i, argument in enumerate(last):
+    if os.fork() == 0:
+        os.dup2(os.open(f"{folder}/stderr_{i}", os.O_CREAT | os.O_WRONLY), 2)
+        sys.argv = ["main.py", "--config=tests/tiny.py", f"--workdir={folder}/run", argument]
+        runpy.run_path("main.py", run_name="__main__")
+    _, status = os.wait()
+    print(os.waitstatus_to_exitcode(status))
+"""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--config.batch_siz=4"], "the nearest is config.batch_size"),
-        (["--config.crop_size=4"], "the nearest is config.data.crop_size"),
-        (
-            ["--config.batch_size=four"],
-            "config.batch_size: expected an integer such as 1, got 'four'",
-        ),
-        (["--config.data.flip=maybe"], "config.data.flip: expected true or false such as True"),
-        (["--config.precision=float16"], "expected one of float32, bfloat16, float64, got"),
-        (["--config.loss.mode=hinge"], "expected one of lsgan, vanilla, wgangp, or"),
-        (["--workdri=x"], "Did you mean: workdir"),
-        (["--batch_size=4"], "fields are set as --config.batch_size="),
-        (["runs/x"], "expected flags (--name=value), got 'runs/x'"),
-        (["--config=configs/nothing.py"], "no such file; choose from configs/celeba_glasses.py, "),
-        (["--config=configs/tfds.py:map"], "did you mean maps"),
-    ],
-)
-def test_command_line(tmp_path, arguments, expected):
+def test_command_line(tmp_path):
     """There is one line on standard error, exit code 1, and no work directory."""
-    first = ["--config=tests/tiny.py", f"--workdir={tmp_path / 'run'}"]
-    result = command_line(*first, *arguments)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert expected in result.stderr
+    command = [sys.executable, "-c", FORKS, str(tmp_path), *COMMAND_LINES]
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    codes = map(int, result.stdout.split())
+    for i, (code, (argument, expected)) in enumerate(
+        zip(codes, COMMAND_LINES.items(), strict=True)
+    ):
+        stderr = (tmp_path / f"stderr_{i}").read_text()
+        assert code == 1, argument
+        assert stderr.startswith("error: ")
+        assert stderr.count("\n") == 1
+        assert expected in stderr
     assert not (tmp_path / "run").exists()
 
 

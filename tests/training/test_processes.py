@@ -18,7 +18,8 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import join_processes
 from cyclegan_jax.evaluation import results
 from cyclegan_jax.utils.errors import UserError
-from tests import tiny
+from tests import short
+from tests.smallest import SIZE
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,15 +80,14 @@ def test_signal_to_one_process_stops_both(tmp_path):
     Process 0 alone evaluates, and both save the states that are the best so far.
     """
     workdir = tmp_path / "run"
-    small = ("generator.blocks=1", "generator.width=2", "discriminator.width=2")
-    every = ("num_steps=100000", "sample_every_steps=1", "checkpoint_every_steps=0")
+    every = ("batch_size=2", "num_steps=100000", "sample_every_steps=1", "checkpoint_every_steps=0")
     best = ("evaluate_every_steps=2", "evaluation.best=mean_iou")
     script = subprocess.Popen(
         [
             ROOT / "scripts" / "two_processes.sh",
-            "--config=tests/tiny.py",
+            "--config=tests/short.py",
             f"--workdir={workdir}",
-            *(f"--config.{field}" for field in small + every + best),
+            *(f"--config.{field}" for field in every + best),
         ],
         env=os.environ | {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"},
         stderr=subprocess.PIPE,
@@ -109,9 +109,6 @@ def test_signal_to_one_process_stops_both(tmp_path):
     values = [results.value_of("mean_iou", stored[step]) for step in stored if step > 0]
     assert checkpoints.best.value == max(values)
     assert checkpoints.best.step in checkpoints.steps
-    config = tiny.get_config()
-    config.generator.blocks = 1
-    config.generator.width = config.discriminator.width = 2
-    state = checkpoints.restore(jax.eval_shape(lambda: build_state(config, (32, 32))))
+    state = checkpoints.restore(jax.eval_shape(lambda: build_state(short.get_config(), SIZE)))
     assert int(state.step) == int(steps[0])
     assert np.isfinite(state.params["gen_ab"]["stem"]["kernel"]).all()

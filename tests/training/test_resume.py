@@ -1,5 +1,7 @@
 """A run that is stopped in any way and resumed ends in the same bits as an uninterrupted one."""
 
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -12,29 +14,33 @@ import pytest
 
 from cyclegan_jax.build import build_state
 from cyclegan_jax.checkpoint import Checkpoints
-from tests import tiny
+from cyclegan_jax.training import train
+from tests import short
+from tests.smallest import SIZE
 
 ROOT = Path(__file__).parents[2]
-STEPS = 20
+STEPS = 40  # enough that none is over before a signal arrives
 
 
-def start(workdir: Path, *arguments: str) -> subprocess.Popen:
-    """Start main.py on the tiny configuration, with samples of every update to show progress."""
-    command = [sys.executable, "main.py", "--config=tests/tiny.py", f"--workdir={workdir}"]
+def config_of_run():
+    """Return the configuration of `start`."""
+    config = short.get_config()
+    config.num_steps = STEPS
+    config.sample_every_steps = 1
+    config.checkpoint_every_steps = 10
+    return config
+
+
+def start(workdir: Path) -> subprocess.Popen:
+    """Start main.py with the same configuration; samples of every update show its progress."""
+    command = [sys.executable, "main.py", "--config=tests/short.py", f"--workdir={workdir}"]
+    fields = (f"num_steps={STEPS}", "sample_every_steps=1", "checkpoint_every_steps=10")
     return subprocess.Popen(
-        [*command, "--config.sample_every_steps=1", *arguments],
+        [*command, *(f"--config.{field}" for field in fields)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def finish(workdir: Path) -> str:
-    """Run to the end and return the standard error."""
-    process = start(workdir)
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    return stderr
 
 
 def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
@@ -46,8 +52,7 @@ def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
 
 def last_state(workdir: Path):
     """Return the state in the last checkpoint, as NumPy arrays."""
-    config = tiny.get_config()
-    shapes = jax.eval_shape(lambda: build_state(config, (32, 32)))
+    shapes = jax.eval_shape(lambda: build_state(config_of_run(), SIZE))
     state = Checkpoints(workdir, read_only=True).restore(shapes)
     state = state.replace(key=jax.random.key_data(state.key))
     return jax.tree.map(np.asarray, state)
@@ -62,7 +67,7 @@ def samples(workdir: Path) -> dict[str, bytes]:
 def uninterrupted(tmp_path_factory):
     """The work directory of a run that was not stopped."""
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
-    finish(workdir)
+    train(config_of_run(), workdir)
     return workdir
 
 
@@ -75,40 +80,36 @@ def assert_same_run(actual: Path, expected: Path) -> None:
     assert samples(actual) == samples(expected)
 
 
-def test_killed(uninterrupted, tmp_path):
-    """SIGKILL at five moments of one run, before the first checkpoint and later, loses nothing."""
-    for step in (1, 4, 8, 13, 19):
-        process = start(tmp_path / "run")
-        wait_for_step(tmp_path / "run", step, process)
-        process.kill()
-        process.communicate()
-    finish(tmp_path / "run")
-    assert_same_run(tmp_path / "run", uninterrupted)
+def start_until(workdir: Path, step: int) -> subprocess.Popen:
+    """Start a run, and return it after that step."""
+    process = start(workdir)
+    wait_for_step(workdir, step, process)
+    return process
 
 
-def test_interrupted(uninterrupted, tmp_path):
-    """SIGTERM and ctrl-C save the state, report the step, and exit with the signal's code."""
-    saved: list[int] = []
-    for signum, moment in ((signal.SIGTERM, 5), (signal.SIGINT, 12)):
-        process = start(tmp_path / "run", "--config.checkpoint_every_steps=1000")
-        wait_for_step(tmp_path / "run", moment, process)
-        process.send_signal(signum)
-        _, stderr = process.communicate(timeout=300)
-        assert process.returncode == 128 + signum
-        assert "stopped and saved at step" in stderr
-        assert "Traceback" not in stderr
-        *before, step = Checkpoints(tmp_path / "run", read_only=True).steps
-        assert before == saved
-        assert moment <= step < STEPS
-        saved.append(step)
-    assert f"Resuming from the checkpoint of step {saved[-1]}" in finish(tmp_path / "run")
-    assert_same_run(tmp_path / "run", uninterrupted)
+def test_killed_and_interrupted(uninterrupted, tmp_path, caplog):
+    """SIGKILL before the first checkpoint, ctrl-C, and a second ctrl-C after it lose nothing.
 
+    Ctrl-C saves the state, reports the step, and exits with the signal's code; the second one
+    kills the process at once, by the signal itself. `test_processes.py` sends SIGTERM.
+    """
+    caplog.set_level(logging.INFO)
+    workdir = tmp_path / "run"
+    process = start_until(workdir, 1)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
 
-def test_second_interrupt_stops_at_once(tmp_path):
-    """After a first ctrl-C the next one kills the process by the signal itself."""
-    process = start(tmp_path / "run", "--config.num_steps=100000")
-    wait_for_step(tmp_path / "run", 2, process)
+    process = start_until(workdir, 4)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in stderr
+    saved = int(re.search(r"stopped and saved at step (\d+) of", stderr)[1])
+    assert 4 <= saved < STEPS
+    assert Checkpoints(workdir, read_only=True).steps[-1] == saved
+
+    process = start_until(workdir, 25)
     process.send_signal(signal.SIGINT)
     # Standard error is a pipe: read up to the expected line.
     while "ctrl-C again stops at once" not in process.stderr.readline():
@@ -116,3 +117,7 @@ def test_second_interrupt_stops_at_once(tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT
+
+    train(config_of_run(), workdir)
+    assert "Resuming from the checkpoint of step" in caplog.text
+    assert_same_run(workdir, uninterrupted)

@@ -1,5 +1,7 @@
 """Files that a run writes, and the ways in which it starts."""
 
+import contextlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -16,23 +18,46 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.evaluation import truth
 from cyclegan_jax.training import is_early, train
 from cyclegan_jax.utils import image_io
-from tests import tiny
+from tests import short
+from tests.smallest import SIZE
+
+SIDE = SIZE[0]
 
 
 def evaluated_config():
-    """Return a configuration of 10 updates with evaluation."""
-    config = tiny.get_config()
+    """Return a configuration of 10 updates with evaluation, backups and a profile."""
+    config = short.get_config()
     config.num_steps = 10
     config.evaluate_every_steps = 5
     config.checkpoints_to_keep = 1
+    config.backup_every_steps = 4
+    config.profile_at_step = 2
+    config.profile_steps = 2
+    config.data.flip = False
+    return config
+
+
+@pytest.fixture
+def config():
+    """Such a configuration that writes little more than samples, which the test may change."""
+    config = evaluated_config()
+    config.evaluate_every_steps = config.backup_every_steps = config.profile_at_step = 0
     return config
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The work directory and the last state of such a run."""
+def printing_run(tmp_path_factory):
+    """The work directory and the last state of such a run, and what it printed."""
     workdir = tmp_path_factory.mktemp("train") / "run"
-    return workdir, train(evaluated_config(), workdir)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        state = train(evaluated_config(), workdir)
+    return workdir, state, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(printing_run):
+    """The work directory and the last state of that run."""
+    return printing_run[:2]
 
 
 def assert_same(actual, expected):
@@ -50,9 +75,10 @@ def test_tensorboard_reads_the_events(run):
     def steps(tag):
         return [event.step for event in events.Tensors(tag)]
 
-    assert steps("generators/cycle_a") == [5, 10]
-    assert steps("learning_rate") == [5, 10]
-    assert steps("steps_per_second") == [10]
+    # They are written every 5 updates, and before a checkpoint.
+    assert steps("generators/cycle_a") == [4, 5, 8, 10]
+    assert steps("learning_rate") == [4, 5, 8, 10]
+    assert steps("steps_per_second") == [5, 8, 10]
     assert steps("a_to_b/object_iou") == [0, 5, 10]
     assert steps("samples/b_to_a") == [5, 10]
     assert "_hparams_/session_start_info" in tags
@@ -97,19 +123,25 @@ def test_samples_are_strips_of_four(run):
     workdir, _ = run
     test_a, _ = data.open_split(evaluated_config().data, "test")
     strip = image_io.read_image(workdir / "samples" / "00000010_a_to_b.png")
-    assert strip.shape[1] >= 4 * 32
-    assert strip.shape[0] < 2 * 32
+    assert strip.shape[1] >= 4 * SIDE
+    assert strip.shape[0] < 2 * SIDE
     assert any(
-        np.array_equal(strip[i : i + 32, j : j + 32], test_a[0]) for i in range(4) for j in range(4)
+        np.array_equal(strip[i : i + SIDE, j : j + SIDE], test_a[0])
+        for i in range(4)
+        for j in range(4)
     )
 
 
 def test_the_last_step_is_saved(run):
-    """Only the newest checkpoint is kept, and it holds the last state."""
+    """The newest checkpoint holds the last state.
+
+    Of those due every 5 updates only the newest is kept; those of every fourth update are kept
+    beside it, also where no other is due.
+    """
     workdir, state = run
     checkpoints = Checkpoints(workdir, read_only=True)
-    assert checkpoints.steps == [10]
-    shapes = jax.eval_shape(lambda: build_state(evaluated_config(), (32, 32)))
+    assert checkpoints.steps == [4, 8, 10]
+    shapes = jax.eval_shape(lambda: build_state(evaluated_config(), SIZE))
     restored = checkpoints.restore(shapes)
     assert_same(restored.params, state.params)
     assert_same(restored.pools, state.pools)
@@ -117,73 +149,62 @@ def test_the_last_step_is_saved(run):
     assert checkpoints.read_config(10).to_dict() == evaluated_config().to_dict()
 
 
-def test_backups_are_kept(config, tmp_path):
-    """Checkpoints of every third step are kept beside the newest, also where no other is due."""
-    config.num_steps = 8
-    config.checkpoints_to_keep = 1
-    config.checkpoint_every_steps = 5
-    config.backup_every_steps = 3
-    train(config, tmp_path / "run")
-    assert Checkpoints(tmp_path / "run", read_only=True).steps == [3, 6, 8]
+def test_table_at_the_end(printing_run):
+    """The run prints a row for every metric, and the paths of the samples."""
+    workdir, _, printed = printing_run
+    assert printed.split()[:3] == ["start", "end", "identity"]
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("b_to_a/psnr")]
+    stored = json.loads((workdir / "evaluation" / "10.json").read_text())
+    assert float(row[2]) == pytest.approx(stored["b_to_a/psnr"], abs=6e-4)
+    samples = [line for line in printed.splitlines() if line.startswith("sample: ")]
+    assert len(samples) == 2
+    assert all(Path(line.removeprefix("sample: ")).is_file() for line in samples)
 
 
-def test_early_samples(config, tmp_path):
-    """Early samples are written at the documented steps, with strips of the batch."""
+def test_early_samples_and_a_run_that_is_extended(run, config, tmp_path, caplog):
+    """Early samples are written at the documented steps, with strips of the batch.
+
+    A finished run does nothing; with more updates it ends as if it had never stopped.
+    """
     spaced = [*range(1, 101), *range(110, 1001, 10), *range(1100, 10_001, 100)]
     assert [step for step in range(1, 20_000) if is_early(step)] == spaced
-    config.num_steps = 3
+    caplog.set_level(logging.INFO)
+    config.num_steps = 5
     config.sample_early = True
     config.sample_batch = True
-    config.data.flip = False
-    train(config, tmp_path / "run")
+    shorter = train(config, tmp_path / "run")
     for folder in ("samples", "samples/batch"):
         names = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
-        assert names == {f"{s:08d}_{d}.png" for s in (1, 2, 3) for d in ("a_to_b", "b_to_a")}
+        assert names == {f"{s:08d}_{d}.png" for s in range(1, 6) for d in ("a_to_b", "b_to_a")}
     # The first strip of the batch starts with an image of the training set.
     train_a, _ = data.open_split(config.data, "train")
     strip = image_io.read_image(tmp_path / "run" / "samples" / "batch" / "00000001_a_to_b.png")
-    assert any(np.array_equal(strip[:32, :32], train_a[i]) for i in range(len(train_a)))
-
-
-def test_table_at_the_end(config, tmp_path, capsys):
-    """The run prints a row for every metric, and the paths of the samples."""
-    config.num_steps = 5
-    config.evaluate_every_steps = 5
-    train(config, tmp_path / "run")
-    printed = capsys.readouterr().out
-    assert printed.split()[:3] == ["start", "end", "identity"]
-    (row,) = [line.split() for line in printed.splitlines() if line.startswith("b_to_a/psnr")]
-    stored = json.loads((tmp_path / "run" / "evaluation" / "5.json").read_text())
-    assert float(row[2]) == pytest.approx(stored["b_to_a/psnr"], abs=6e-4)
-    for line in printed.splitlines():
-        if line.startswith("sample: "):
-            assert Path(line.removeprefix("sample: ")).is_file()
-
-
-def test_finished_runs_can_be_extended(config, tmp_path, caplog):
-    """A finished run does nothing; with more updates it ends as if it had never stopped."""
-    caplog.set_level(logging.INFO)
-    config.num_steps = 5
-    short = train(config, tmp_path / "run")
+    assert any(np.array_equal(strip[:SIDE, :SIDE], train_a[i]) for i in range(len(train_a)))
     again = train(config, tmp_path / "run")
     assert "Nothing to do: at step 5 of 5" in caplog.text
-    assert_same(again.params, short.params)
+    assert_same(again.params, shorter.params)
     config.num_steps = 10
+    config.profile_at_step, config.profile_steps = 10, 2  # the run ends before the profile does
     longer = train(config, tmp_path / "run")
     assert "num_steps: was 5, is 10" in caplog.text
-    straight = train(config, tmp_path / "straight")
+    _, straight = run
     assert_same(longer.params, straight.params)
     assert_same(longer.optimizers, straight.optimizers)
+    assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 1
 
 
 def test_starts_from_another_run(run, config, tmp_path, caplog):
-    """`init_from` sets the networks; optimisers, pools and step start anew."""
+    """`init_from` sets the networks; optimisers, pools and step start anew.
+
+    Precision and image size may differ.
+    """
     caplog.set_level(logging.INFO)
     workdir, source = run
     config.init_from = str(workdir)
     config.num_steps = 2
     config.optimizer.learning_rate = 0.0
     config.precision = "float64"
+    config.data.shapes_size = 20
     with jax.log_compiles():
         state = train(config, tmp_path / "run")
     assert caplog.text.count("Compiling jit(train_step)") == 1
@@ -193,16 +214,13 @@ def test_starts_from_another_run(run, config, tmp_path, caplog):
     assert f"Starting at step 0 with the networks of {workdir}, step 10" in caplog.text
 
 
-def test_profile(config, tmp_path):
-    """The configured steps are recorded where TensorBoard looks for them."""
-    config.num_steps = 5
-    config.profile_at_step = 2
-    config.profile_steps = 2
-    train(config, tmp_path / "run")
-    assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 1
-    config.num_steps = config.profile_at_step = 6  # the run ends before the profile does
-    train(config, tmp_path / "run")
-    assert len(list((tmp_path / "run").rglob("*.xplane.pb"))) == 2
+def test_profile(run):
+    """The configured steps are recorded where TensorBoard looks for them.
+
+    The test above has a run that ends before its profile does.
+    """
+    workdir, _ = run
+    assert len(list(workdir.rglob("*.xplane.pb"))) == 1
 
 
 def test_folders_without_test_images_and_with_a_broken_image(config, tmp_path, caplog):
@@ -220,7 +238,7 @@ def test_folders_without_test_images_and_with_a_broken_image(config, tmp_path, c
     (tmp_path / "trainB" / "3.png").write_text("broken")
     (tmp_path / "testA").mkdir()
     Image.new("RGB", (44, 32)).save(tmp_path / "testA" / "0.png")
-    config.num_steps = 10
+    config.num_steps = 4  # all images of an epoch
     config.data.source = "folder"
     config.data.dir = str(tmp_path)
     config.data.skip_unreadable = True
@@ -228,6 +246,6 @@ def test_folders_without_test_images_and_with_a_broken_image(config, tmp_path, c
     train(config, tmp_path / "run")
     assert "has no test images" in caplog.text
     assert "1 images could not be read" in caplog.text
-    assert (tmp_path / "run" / "samples" / "00000010_b_to_a.png").is_file()
-    strip = image_io.read_image(tmp_path / "run" / "samples" / "00000010_a_to_b.png")
+    assert (tmp_path / "run" / "samples" / "00000004_b_to_a.png").is_file()
+    strip = image_io.read_image(tmp_path / "run" / "samples" / "00000004_a_to_b.png")
     assert strip.shape[1] >= 4 * 44
