@@ -15,7 +15,7 @@ from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.inference.tiling import translate_in_bands
 from cyclegan_jax.inference.translator import Network, Translator, translate
 from cyclegan_jax.utils.errors import UserError
-from tests import tiny
+from tests import short
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 BLOCKS = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -37,10 +37,9 @@ def files(tmp_path_factory):
 
 
 def changed(**fields):
-    """Return the tiny configuration with fields set by path, as loss__mode."""
-    config = tiny.get_config()
-    config.data.shapes_size = SIZE
-    config.discriminator.layers = 1
+    """Return the short configuration with fields set by path, as loss__mode."""
+    config = short.get_config()
+    config.num_steps = 20
     for path, value in fields.items():
         *parents, name = path.split("__")
         node = config
