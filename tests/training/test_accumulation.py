@@ -19,18 +19,18 @@ def _float64():
 
 
 def run(at_a_time=1, remat=False, **changes):
-    """Return state and metrics after ten updates with dropout."""
+    """Return state and metrics after four updates with dropout, the last two with full pools."""
     config = smallest.get_config(dropout=0.5, **{"micro_batches": 1} | changes)
     config.generator.remat = remat
     state = smallest.start_state(config)
-    batches = smallest.make_batches(config)
+    batches = smallest.make_batches(config, 4)
     step_fn = smallest.build_step(config)
     return smallest.arrays(*smallest.train(step_fn, state, batches, at_a_time=at_a_time))
 
 
 @pytest.fixture(scope="module")
 def plain():
-    """Ten updates of four pairs, one at a time."""
+    """Four updates of four pairs, one at a time."""
     return run()
 
 
@@ -59,13 +59,8 @@ def test_default_micro_batches(monkeypatch):
 
 
 def test_steps_in_one_dispatch_equal_single_steps(plain):
-    """Two dispatches of five steps give the state and the metrics of each step."""
-    smallest.assert_agree(run(at_a_time=5), plain)
-
-
-def test_remat_equals_storing(plain):
-    """Recomputed activations are the stored ones, including dropout masks."""
-    smallest.assert_agree(run(remat=True), plain)
+    """Two dispatches of two steps give the state and the metrics of each step."""
+    smallest.assert_agree(run(at_a_time=2), plain)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +104,15 @@ def test_gradient_penalty_of_micro_batches():
         for _ in range(2)
     )
 
-    def terms(rows):
-        parts = [jax.tree.map(lambda x: x[rows], tree) for tree in (real, fake)]
+    @jax.jit
+    def compute(real, fake, keys):
         _, (terms, _) = discriminator_loss(
-            params, *parts, keys[rows], networks=model.networks, losses=model.losses
+            params, real, fake, keys, networks=model.networks, losses=model.losses
         )
         return terms
+
+    def terms(rows):
+        return compute(*(jax.tree.map(lambda x: x[rows], tree) for tree in (real, fake, keys)))
 
     whole = terms(slice(0, 4))
     halves = [terms(slice(2 * i, 2 * i + 2)) for i in range(2)]
