@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.build import build_model
+from cyclegan_jax.build import build_model, build_networks
 from cyclegan_jax.losses import discriminator_loss
 from cyclegan_jax.models.generators import ResNetGenerator, UNetGenerator
 from cyclegan_jax.models.layers import LayerConfig
@@ -18,10 +18,9 @@ def _float64():
         yield
 
 
-def run(at_a_time=1, remat=False, **changes):
+def run(at_a_time=1, **changes):
     """Return state and metrics after four updates with dropout, the last two with full pools."""
     config = smallest.get_config(dropout=0.5, **{"micro_batches": 1} | changes)
-    config.generator.remat = remat
     state = smallest.start_state(config)
     batches = smallest.make_batches(config, 4)
     step_fn = smallest.build_step(config)
@@ -37,6 +36,15 @@ def plain():
 def test_micro_batches_equal_the_batch(plain):
     """Gradients, dropout masks, pools and metrics of micro-batches are those of the batch."""
     smallest.assert_agree(run(micro_batches=4), plain)
+
+
+def test_remat_is_the_configurations():
+    """Both generators recompute activations where the configuration says so."""
+    config = smallest.get_config()
+    for remat in (False, True):
+        config.generator.remat = remat
+        networks = build_networks(config)
+        assert networks.gen_ab.remat == networks.gen_ba.remat == remat
 
 
 def test_default_micro_batches(monkeypatch):

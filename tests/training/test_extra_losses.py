@@ -137,6 +137,8 @@ def test_feature_maps(plain):
     np.testing.assert_allclose(metrics["generators/contrastive"], expected, rtol=1e-9)
     for name, differs in (("gen_ab", True), ("gen_ba", False)):
         pairs = zip(
-            jax.tree.leaves(after.params[name]), jax.tree.leaves(after_plain.params[name]), strict=True
+            jax.tree.leaves(after.params[name]),
+            jax.tree.leaves(after_plain.params[name]),
+            strict=True,
         )
         assert any(not np.allclose(x, y, rtol=0, atol=1e-9) for x, y in pairs) == differs
