@@ -12,12 +12,16 @@ import torch
 
 from benchmarks import torch_cyclegan
 from cyclegan_jax import image_pool
-from cyclegan_jax.build import build_losses, build_networks, build_state
+from cyclegan_jax.build import build_losses, build_model, build_networks, build_state
 from cyclegan_jax.losses import discriminator_loss, generator_loss
 from cyclegan_jax.state import TrainState
+from cyclegan_jax.step import train_step
 from cyclegan_jax.utils import image_io
 from tests import torch_recipes
 from tests.torch_params import to_flax
+
+# Compilation takes nearly all of the time of comparisons.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # Every network and objective of the recipes: {name: (configuration, changed fields)}.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -151,6 +155,48 @@ def step_draws(state: TrainState, config: Any) -> torch_cyclegan.Draws:
         for i, domain in enumerate(("a", "b"))
     }
     return torch_cyclegan.Draws(pools[0], pools[1], mix)
+
+
+def follow(
+    config: Any, size: int, updates: int, rates: list[float] | None = None, pairs: int = 1000
+) -> None:
+    """Train on both sides in float64, and compare every loss of every update, pools and weights.
+
+    Args:
+        config: The configuration of both.
+        size: Height and width of images.
+        updates: Number of updates.
+        rates: PyTorch's learning rate of each update, if not constant; ours follow from the
+            configuration.
+        pairs: Pairs per epoch.
+    """
+    trainer = make_trainer(config, size)
+    state = make_state(config, size, trainer)
+    step = compiled(functools.partial(train_step, model=build_model(config, pairs)))
+    random = np.random.default_rng(0)
+    exchanged = 0
+    for update in range(updates):
+        batch = {d: image_batch(random, size, batch=config.batch_size) for d in ("a", "b")}
+        draws = step_draws(state, config)
+        full = update * config.batch_size >= config.pool_size
+        exchanged += full and sum(old for old, _ in draws.pool_a + draws.pool_b)
+        state, metrics = step(state, batch)
+        if rates is not None:
+            trainer.set_learning_rate(rates[update])
+        expected = trainer.step(to_torch(batch["a"]), to_torch(batch["b"]), draws)
+        with_identity = config.loss.identity > 0 and update % config.loss.identity_every_steps == 0
+        assert len(expected) == (8 if with_identity else 6)
+        for term, value in expected.items():
+            np.testing.assert_allclose(metrics[term], value, rtol=1e-6, err_msg=term)
+        for term in ("generators/identity_a", "generators/identity_b"):
+            assert with_identity or metrics.get(term, 0.0) == 0.0
+    # Adam has changed every weight by about the learning rate in each update.
+    assert_trees_close(state.params, flax_params(trainer), atol=1e-7)
+    if config.pool_size:
+        assert exchanged
+        for domain, pool in trainer.pools.items():
+            theirs = torch.stack(pool.images).permute(0, 2, 3, 1)
+            np.testing.assert_allclose(state.pools[domain].images, theirs, atol=1e-6)
 
 
 class LossGradient(NamedTuple):

@@ -1,5 +1,7 @@
 """Gradients in bfloat16, compared with those in float32."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,22 +14,27 @@ from cyclegan_jax.models.layers import Conv, LayerConfig
 
 @pytest.fixture(scope="module")
 def images():
-    """Two images of 64x64, an input and a target."""
-    return np.random.default_rng(0).uniform(-1, 1, (2, 1, 64, 64, 3)).astype(np.float32)
+    """Two images of 32x32, an input and a target."""
+    return np.random.default_rng(0).uniform(-1, 1, (2, 1, 32, 32, 3)).astype(np.float32)
+
+
+@functools.cache
+def compiled_gradient(activation, dtype):
+    """Compile the gradient of the squared distance to the target, once for all parameters."""
+    network = ResNetGenerator(3, LayerConfig(dtype=dtype), 16, blocks=2, activation=activation)
+
+    def loss(params, x, target):
+        return jnp.mean(jnp.square(network.apply(params, x) - target))
+
+    return network, jax.jit(jax.grad(loss))
 
 
 def gradient(activation, dtype, images, params=None):
     """Return parameters, and the flat gradient of the squared distance to the target for them."""
-    x, target = images
-    config = LayerConfig(dtype=dtype)
-    network = ResNetGenerator(3, config, 16, blocks=3, activation=activation)
+    network, grad = compiled_gradient(activation, dtype)
     if params is None:
-        params = network.init(jax.random.key(0), x)
-
-    def loss(params):
-        return jnp.mean(jnp.square(network.apply(params, x) - target))
-
-    leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
+        params = jax.jit(network.init)(jax.random.key(0), images[0])
+    leaves = jax.tree.leaves(grad(params, *images))
     return params, np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
@@ -72,7 +79,7 @@ def test_biases_before_a_norm_have_no_gradient(network, without_norm):
     Their values do not change the output.
     """
     x = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
-    params = network.init(jax.random.key(0), x)["params"]
+    params = jax.jit(network.init)(jax.random.key(0), x)["params"]
 
     @jax.jit
     def differentiate(params):

@@ -49,9 +49,11 @@ def real_images(batch):
 def fakes(config, params, real):
     """Translate both domains with the networks alone."""
     networks = build_networks(config)
+    # Operations one by one would be compiled one by one.
+    gen_ab, gen_ba = jax.jit(networks.gen_ab.apply), jax.jit(networks.gen_ba.apply)
     return {
-        "b": networks.gen_ab.apply({"params": params["gen_ab"]}, real["a"]),
-        "a": networks.gen_ba.apply({"params": params["gen_ba"]}, real["b"]),
+        "b": gen_ab({"params": params["gen_ab"]}, real["a"]),
+        "a": gen_ba({"params": params["gen_ba"]}, real["b"]),
     }
 
 
@@ -148,18 +150,6 @@ def test_identity_weight_zero_leaves_the_term_out():
     assert "generators/cycle_b" in metrics
 
 
-@pytest.mark.parametrize("mode", ["vanilla", "wgangp"])
-def test_other_losses_update_all_networks(mode):
-    """Every kernel of every network changes, also with a gradient penalty."""
-    config = tiny_config()
-    config.loss.mode = mode
-    before, after = start_state(config), run(config, noise_batches(1))[-1]
-    for path, x in jax.tree.leaves_with_path(before.params):
-        if "kernel" in str(path[-1]):
-            y = functools.reduce(lambda tree, key: tree[key.key], path, after.params)
-            assert not np.array_equal(x, y), path
-
-
 def test_discriminators_are_shown_what_the_pools_return():
     """With full pools, the discriminators' losses are those of the images that are drawn."""
     config = tiny_config()
@@ -177,9 +167,8 @@ def test_discriminators_are_shown_what_the_pools_return():
     }
     assert any(not np.array_equal(shown[d], fake[d]) for d in ("a", "b"))
     keys = jax.random.split(jax.random.key(0), 2)
-    _, (expected, _) = discriminator_loss(
-        state.params, real, shown, keys, networks=model.networks, losses=model.losses
-    )
+    loss = functools.partial(discriminator_loss, networks=model.networks, losses=model.losses)
+    _, (expected, _) = jax.jit(loss)(state.params, real, shown, keys)
     for domain in ("a", "b"):
         np.testing.assert_allclose(metrics[f"discriminators/{domain}"], expected[domain], rtol=1e-4)
 
@@ -199,10 +188,9 @@ def holds_tracer(value):
     return isinstance(value, tuple | list) and any(map(holds_tracer, value))
 
 
-@pytest.mark.parametrize("form", ["direct", "cpu"])
 @pytest.mark.parametrize(
-    ("norm", "axis_name", "micro_batches"),
-    [("instance", None, 2), ("batch", "batch", 1)],
+    ("form", "norm", "axis_name", "micro_batches"),
+    [("direct", "instance", None, 2), ("cpu", "batch", "batch", 1)],
 )
 def test_is_traced_without_asking_for_the_backend(
     monkeypatch, form, norm, axis_name, micro_batches
