@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     config.generator.variant = "resnet9_reflect"
     config.discriminator.variant = "patch_reflect"
     config.discriminator.sigmoid = True
+    config.init.name = "torch_default"
 
     config.loss.identity = 0.0
     config.pool_size = 0

@@ -23,6 +23,7 @@ from cyclegan_jax.models.discriminators import DISCRIMINATORS, MultiScaleDiscrim
 from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import LayerConfig
 from cyclegan_jax.models.protocol import check_discriminator_size, check_generator_size
+from cyclegan_jax.optimizers import OPTIMIZERS
 from cyclegan_jax.schedules import SCHEDULES, Timeline, total_steps
 from cyclegan_jax.state import Networks, TrainState, create_state
 from cyclegan_jax.step import CycleGAN
@@ -105,13 +106,20 @@ def build_losses(config: Any) -> Losses:
         if term in extra or term in _TERMS:
             raise UserError(f"loss.extra={weights.extra}: {term} is the name of another loss")
         extra[term] = lookup("loss.extra", name, EXTRA_LOSSES)()
+    adversarial = build_adversarial_loss(config)
+    if config.discriminator_steps == "real_then_fake" and adversarial.parts is None:
+        raise UserError(
+            f"discriminator_steps: expected joint, since {weights.mode} does not support steps on "
+            "real and on generated images, got real_then_fake"
+        )
     return Losses(
-        adversarial=build_adversarial_loss(config),
+        adversarial=adversarial,
         adversarial_weight=weights.adversarial,
         cycle_a=weights.cycle_a,
         cycle_b=weights.cycle_b,
         identity=weights.identity,
         identity_every_steps=weights.identity_every_steps,
+        identity_separate=weights.identity_step == "separate",
         gradient_penalty=weights.gradient_penalty,
         extra=extra,
     )
@@ -164,21 +172,39 @@ def build_model(config: Any, pairs_per_epoch: int, devices: int | None = None) -
         networks=networks,
         losses=build_losses(config),
         schedule=build_schedule(config, pairs_per_epoch),
-        optimizer=build_optimizer(config),
+        optimizers=build_optimizers(config),
         dtype=image_dtype(config),
         update_first=config.update_first,
         generator_updates=config.generator_updates,
         discriminator_updates=config.discriminator_updates,
+        real_then_fake=config.discriminator_steps == "real_then_fake",
+        updates_per_epoch=max(1, pairs_per_epoch // config.batch_size),
         micro_batches=micro_batches,
         average_decay=config.average_decay,
         axis_name=axis_name,
     )
 
 
-def build_optimizer(config: Any) -> Callable[[Any], optax.GradientTransformation]:
-    """Build Adam as a function of the learning rate, which may be a traced scalar."""
+def build_optimizers(config: Any) -> dict[str, Callable[[Any], optax.GradientTransformation]]:
+    """Build the optimisers as functions of the learning rate, which may be a traced scalar."""
     o = config.optimizer
-    return functools.partial(optax.adam, b1=o.beta1, b2=o.beta2)
+    entry = lookup("optimizer.name", o.name, OPTIMIZERS)
+
+    def optimizer(joint: bool, learning_rate: Any) -> optax.GradientTransformation:
+        return build(
+            "optimizer",
+            o.name,
+            entry,
+            optional={"joint": (joint, joint)},
+            learning_rate=learning_rate,
+            b1=o.beta1,
+            b2=o.beta2,
+        )
+
+    sides = {"generators": True, "discriminators": False}
+    if config.loss.identity and config.loss.identity_step == "separate":
+        sides["identity"] = False
+    return {side: functools.partial(optimizer, joint) for side, joint in sides.items()}
 
 
 def image_dtype(config: Any) -> Any:
@@ -195,7 +221,7 @@ def build_state(config: Any, image_size: tuple[int, int]) -> TrainState:
     """
     return create_state(
         build_networks(config),
-        build_optimizer(config)(0.0),
+        {side: optimizer(0.0) for side, optimizer in build_optimizers(config).items()},
         seed=config.seed,
         image_shapes={
             "a": (*image_size, config.data.channels_a),

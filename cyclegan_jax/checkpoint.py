@@ -25,6 +25,9 @@ from cyclegan_jax.state import TrainState
 from cyclegan_jax.utils.command import lacks_memory
 from cyclegan_jax.utils.errors import UserError
 
+# Parts of the state whose arrays must have the shapes that the configuration gives them.
+_SHAPED = ("params.", "pools.", "average.", "optimizers.")
+
 
 class DamagedCheckpointError(UserError):
     """A checkpoint that exists but cannot be read."""
@@ -346,22 +349,23 @@ def _read_best(path: Path) -> Best | None:
 
 
 def _check_same_shapes(stored: Any, template: Any, name: str) -> None:
-    """Raise UserError if networks, pools or averages differ in shape; `name` is the checkpoint's.
+    """Raise UserError if the states differ in shape; `name` is the checkpoint's.
 
-    Networks of one architecture agree, so it is the pools (number or size of images) or averages.
+    Networks of one architecture agree, so it is the pools (number or size of images), averages or
+    optimisers.
     """
     before, now = _shapes(stored), _shapes(template)
     for leaf in sorted(before.keys() | now.keys()):
         if before.get(leaf) != now.get(leaf):
             shapes = f"expected {now.get(leaf, 'none')}, got {before.get(leaf, 'none')}"
             raise UserError(
-                f"{name}: {leaf}: {shapes}; keep pool_size, average_decay and the size of images, "
-                "or start another run with init_from"
+                f"{name}: {leaf}: {shapes}; keep pool_size, average_decay, the optimizer, "
+                "loss.identity_step and the size of images, or start another run with init_from"
             )
 
 
 def _shapes(state: Any) -> dict[str, list[int]]:
-    """Return {name: shape} of the arrays in networks, pools and averages."""
+    """Return {name: shape} of the arrays in networks, pools, averages and optimisers."""
     named = (
         (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
         for path, leaf in jax.tree.leaves_with_path(state)
@@ -369,7 +373,8 @@ def _shapes(state: Any) -> dict[str, list[int]]:
     return {
         name: list(leaf.shape)
         for name, leaf in named
-        if name.startswith(("params.", "pools.", "average.")) and hasattr(leaf, "shape")
+        if name.startswith(("params.", "pools.", "average.", "optimizers."))
+        and hasattr(leaf, "shape")
     }
 
 

@@ -16,6 +16,7 @@ from cyclegan_jax.losses import ADVERSARIAL_LOSSES, EXTRA_LOSSES
 from cyclegan_jax.models.discriminators import DISCRIMINATORS
 from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import INITIALIZERS, NORMS
+from cyclegan_jax.optimizers import OPTIMIZERS
 from cyclegan_jax.schedules import SCHEDULES
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.registry import build, lookup
@@ -29,6 +30,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "init.name": INITIALIZERS,
     "loss.mode": ADVERSARIAL_LOSSES,
     "loss.extra": EXTRA_LOSSES,
+    "optimizer.name": OPTIMIZERS,
     "schedule.name": SCHEDULES,
     **{f"data.{name}": entries for name, entries in DATA_REGISTRIES.items()},
 }
@@ -36,6 +38,8 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 CHOICES: dict[str, Collection[Any]] = {
     "precision": ("float32", "bfloat16", "float64"),
     "update_first": ("generators", "discriminators"),
+    "discriminator_steps": ("joint", "real_then_fake"),
+    "loss.identity_step": ("joint", "separate"),
     **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
 }
 

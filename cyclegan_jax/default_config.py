@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     g.variant = "resnet9"
     g.blocks = config_dict.placeholder(int)  # residual blocks; unset: those of the variant
     g.width = 64  # channels of the first layer; deeper ones have multiples of it
-    # instance, instance_affine (with scale and bias), batch (statistics of the batch, affine), none
+    # instance, instance_affine (with scale and bias), instance_affine_std (likewise, epsilon added
+    # to the deviation), batch (statistics of the batch, affine), none
     g.norm = "instance"
     g.dropout = 0.0  # rate in residual blocks and inner U-Net layers; the original's option is 0.5
     g.remat = False  # recompute activations for gradients: less memory for a third more computation
@@ -53,12 +54,14 @@ def get_config() -> ConfigDict:
     d.variant = "patch"
     d.width = 64  # channels of the first layer
     d.layers = 3  # strided layers of patch: 1 sees 16x16 pixels, 2 34x34, 3 70x70, 4 142x142
-    d.norm = "instance"  # instance, instance_affine, batch, none
+    d.norm = "instance"  # as generator.norm
     d.sigmoid = False  # map scores into (0, 1); with lsgan only
     d.scales = 1  # number of discriminators, each at half the image size of the one before
 
     c.init = i = ConfigDict()
-    i.name = "normal"  # normal, xavier, kaiming, orthogonal
+    # normal, xavier, kaiming, orthogonal; glorot_uniform (of Keras), torch_default (of PyTorch's
+    # layers, biases too)
+    i.name = "normal"
     i.gain = 0.02  # standard deviation of normal, factor of xavier and orthogonal
 
     c.loss = ls = ConfigDict()
@@ -68,6 +71,9 @@ def get_config() -> ConfigDict:
     ls.cycle_b = 10.0  # weight of B -> A -> B
     ls.identity = 0.5  # weight relative to the cycle's, as published; 0 leaves the loss out
     ls.identity_every_steps = 1  # the identity loss counts in every n-th update
+    # joint: with the other losses of the generators; separate: in a step of its own after theirs,
+    # in every n-th update of each epoch
+    ls.identity_step = "joint"
     ls.real_label = 1.0  # label of real images in lsgan and vanilla; 0.9 is a soft label
     ls.gradient_penalty = 10.0  # weight, for losses that have one, such as wgangp
     # Further losses of the generators, comma-separated package.module:function.
@@ -83,8 +89,12 @@ def get_config() -> ConfigDict:
     # Updates on each batch; more for the side that lags behind.
     c.generator_updates = 1
     c.discriminator_updates = 1
+    # Steps of the discriminators in an update: joint (real and generated images together),
+    # real_then_fake (two steps; lsgan and vanilla)
+    c.discriminator_steps = "joint"
 
     c.optimizer = o = ConfigDict()
+    o.name = "adam"  # adam, keras_adam (epsilon as in Keras 2)
     o.learning_rate = 2e-4  # of Adam for both sides
     o.beta1 = 0.5
     o.beta2 = 0.999

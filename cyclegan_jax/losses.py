@@ -6,7 +6,7 @@ losses they use are entries of `ADVERSARIAL_LOSSES`; `loss.extra` adds further g
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,26 @@ class AdversarialLoss(NamedTuple):
         gradient_penalty: (discriminate, real, generated, keys) -> a term that the discriminator's
             loss adds with the weight `loss.gradient_penalty`; see `gradient_penalty`.
         bounded: Whether scores in (0, 1), of `discriminator.sigmoid`, are meaningful.
+        parts: The terms of real and of generated images, where `discriminator` is their sum; for
+            `discriminator_steps=real_then_fake`.
     """
 
     generator: Callable[[Array], Array]
     discriminator: Callable[[Array, Array], Array]
     gradient_penalty: Callable[..., Array] | None = None
     bounded: bool = False
+    parts: tuple[Callable[[Array], Array], Callable[[Array], Array]] | None = None
+
+    @classmethod
+    def sum_of(
+        cls,
+        generator: Callable[[Array], Array],
+        real: Callable[[Array], Array],
+        fake: Callable[[Array], Array],
+        **fields: Any,
+    ) -> "AdversarialLoss":
+        """Build a loss whose discriminator's part is a sum of two terms."""
+        return cls(generator, lambda r, f: real(r) + fake(f), parts=(real, fake), **fields)
 
 
 def lsgan(real_label: float = 1.0) -> AdversarialLoss:
@@ -49,9 +63,10 @@ def lsgan(real_label: float = 1.0) -> AdversarialLoss:
     def distance(scores: Array, label: float) -> Array:
         return jnp.mean(jnp.square(scores - label))
 
-    return AdversarialLoss(
+    return AdversarialLoss.sum_of(
         generator=lambda fake: distance(fake, real_label),
-        discriminator=lambda real, fake: distance(real, real_label) + distance(fake, 0.0),
+        real=lambda real: distance(real, real_label),
+        fake=lambda fake: distance(fake, 0.0),
         bounded=True,
     )
 
@@ -67,9 +82,10 @@ def vanilla(real_label: float = 1.0) -> AdversarialLoss:
         labels = jnp.full_like(scores, label)
         return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, labels))
 
-    return AdversarialLoss(
+    return AdversarialLoss.sum_of(
         generator=lambda fake: entropy(fake, real_label),
-        discriminator=lambda real, fake: entropy(real, real_label) + entropy(fake, 0.0),
+        real=lambda real: entropy(real, real_label),
+        fake=lambda fake: entropy(fake, 0.0),
     )
 
 
@@ -134,6 +150,7 @@ class Losses:
         cycle_b: Weight of the cycle B -> A -> B.
         identity: Weight of the identity loss, relative to the cycle's; 0 leaves it out.
         identity_every_steps: The identity loss counts in every n-th update only.
+        identity_separate: Whether `generator_loss` leaves the identity loss to a step of its own.
         gradient_penalty: Weight of the adversarial loss's gradient penalty, if it has one.
         extra: {name: further generator loss}.
     """
@@ -144,6 +161,7 @@ class Losses:
     cycle_b: float = 10.0
     identity: float = 0.5
     identity_every_steps: int = 1
+    identity_separate: bool = False
     gradient_penalty: float = 10.0
     extra: dict[str, ExtraLoss] = field(default_factory=dict)
 
@@ -186,13 +204,14 @@ def generator_loss(
     real_a, real_b = real["a"], real["b"]
     identity_a = identity_b = None
 
-    if losses.identity and losses.identity_every_steps == 1:
+    with_identity = losses.identity and not losses.identity_separate
+    if with_identity and losses.identity_every_steps == 1:
         fake_b, identity_b = gen_ab(real_a, real_b)
         fake_a, identity_a = gen_ba(real_b, real_a)
     else:
         fake_b, fake_a = gen_ab(real_a), gen_ba(real_b)
     cycled_a, cycled_b = gen_ba(fake_b), gen_ab(fake_a)
-    if losses.identity and losses.identity_every_steps > 1:
+    if with_identity and losses.identity_every_steps > 1:
         identity_a, identity_b = jax.lax.cond(
             step % losses.identity_every_steps == 0,
             lambda: (gen_ba(real_a), gen_ab(real_b)),
@@ -230,6 +249,7 @@ def discriminator_loss(
     *,
     networks: Any,
     losses: Losses,
+    part: Literal["both", "real", "fake"] = "both",
 ) -> tuple[Array, tuple[Metrics, None]]:
     """Compute the sum of both discriminators' objectives, equation 1 of the paper.
 
@@ -242,6 +262,7 @@ def discriminator_loss(
         keys: [B], a PRNG key for each pair.
         networks: The four modules.
         losses: The losses and their weights.
+        part: The images that count; for "real" or "fake" the adversarial loss must have `parts`.
 
     Returns:
         The sum, and (its terms {a, b}, None).
@@ -250,6 +271,12 @@ def discriminator_loss(
     for number, domain in enumerate(("a", "b")):
         name = f"disc_{domain}"
         disc = BoundNetwork(getattr(networks, name), discriminators[name])
+        if part != "both":
+            assert losses.adversarial.parts is not None
+            of_real, of_fake = losses.adversarial.parts
+            loss, images = (of_real, real) if part == "real" else (of_fake, fake)
+            terms[domain] = 0.5 * sum_over_scales(loss, disc(images[domain]))
+            continue
         real_scores, fake_scores = disc(real[domain], fake[domain])
         terms[domain] = 0.5 * sum_over_scales(
             losses.adversarial.discriminator, real_scores, fake_scores
@@ -259,6 +286,30 @@ def discriminator_loss(
                 disc, real[domain], fake[domain], fold_in(keys, number)
             )
     return sum(terms.values(), jnp.zeros(())), (terms, None)
+
+
+def identity_loss(
+    generators: Params, real: Images, keys: Array, *, networks: Any, losses: Losses
+) -> tuple[Array, tuple[Metrics, None]]:
+    """Compute the identity loss by itself, for `loss.identity_step=separate`.
+
+    Args:
+        generators: {gen_ab, gen_ba}, the parameters that are trained.
+        real: Images of both domains.
+        keys: [B], a PRNG key for each pair.
+        networks: The four modules.
+        losses: The losses and their weights.
+
+    Returns:
+        The weighted sum, and (its terms {a, b}, None).
+    """
+    gen_ab = BoundNetwork(networks.gen_ab, generators["gen_ab"], fold_in(keys, 2))
+    gen_ba = BoundNetwork(networks.gen_ba, generators["gen_ba"], fold_in(keys, 3))
+    terms = {
+        "a": losses.identity * losses.cycle_a * l1(gen_ba(real["a"]), real["a"]),
+        "b": losses.identity * losses.cycle_b * l1(gen_ab(real["b"]), real["b"]),
+    }
+    return terms["a"] + terms["b"], (terms, None)
 
 
 def sum_over_scales(loss: Callable[..., Array], *scores: Any) -> Array:

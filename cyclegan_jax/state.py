@@ -37,7 +37,8 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
         step: Number of updates done, an int32 scalar.
         params: {gen_ab, gen_ba, disc_a, disc_b}, each a tree of float32 (or float64).
-        optimizers: {generators, discriminators}, the states of the two optimisers.
+        optimizers: {generators, discriminators}, the states of the optimisers, and `identity`,
+            where the identity loss has a step of its own.
         pools: {a, b}, generated images of each domain that discriminators may see again.
         key: The run's PRNG key; an update uses `fold_in(key, step)`.
         average: {gen_ab, gen_ba}, running averages of the generators' parameters, or None.
@@ -63,7 +64,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 def create_state(
     networks: Networks,
-    optimizer: optax.GradientTransformation,
+    optimizers: Mapping[str, optax.GradientTransformation],
     *,
     seed: int,
     image_shapes: Mapping[str, ImageShape],
@@ -75,7 +76,7 @@ def create_state(
 
     Args:
         networks: The four modules.
-        optimizer: Initialises the optimiser states.
+        optimizers: {generators, discriminators}, and `identity` where it has a step of its own.
         seed: Determines all parameters, and all random numbers of the run.
         image_shapes: {a, b}, (height, width, channels) of training images.
         pool_size: Number of images in each pool.
@@ -93,8 +94,10 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         optimizers={
-            "generators": optimizer.init(subset(params, GENERATORS)),
-            "discriminators": optimizer.init(subset(params, DISCRIMINATORS)),
+            side: optimizer.init(
+                subset(params, DISCRIMINATORS if side == "discriminators" else GENERATORS)
+            )
+            for side, optimizer in optimizers.items()
         },
         pools={d: image_pool.create(pool_size, image_shapes[d], dtype) for d in ("a", "b")},
         key=key,

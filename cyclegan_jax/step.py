@@ -1,7 +1,7 @@
 """The update: a pure function from state and batch to state and metrics."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,14 @@ import optax
 from optax.microbatching import AccumulationType, microbatch
 
 from cyclegan_jax import image_pool
-from cyclegan_jax.losses import Images, Losses, Metrics, discriminator_loss, generator_loss
+from cyclegan_jax.losses import (
+    Images,
+    Losses,
+    Metrics,
+    discriminator_loss,
+    generator_loss,
+    identity_loss,
+)
 from cyclegan_jax.models.bound import BoundNetwork
 from cyclegan_jax.models.layers import fold_in
 from cyclegan_jax.state import DISCRIMINATORS, GENERATORS, Networks, TrainState, subset
@@ -27,11 +34,17 @@ class CycleGAN(NamedTuple):
         networks: The four modules.
         losses: The losses and their weights.
         schedule: Step to learning rate, of both optimisers.
-        optimizer: Learning rate to optimiser. The state of the optimiser must not depend on it.
+        optimizers: {generators, discriminators}, each a function from the learning rate to an
+            optimiser whose state does not depend on it, and `identity`, where the identity loss has
+            a step of its own.
         dtype: Type of images and losses, float32 or float64.
         update_first: "generators" or "discriminators", the side that is updated first.
         generator_updates: Updates of the generators on each batch.
         discriminator_updates: Updates of the discriminators on each batch.
+        real_then_fake: Whether an update of the discriminators is two steps, the first on real and
+            the second on generated images.
+        updates_per_epoch: `losses.identity_every_steps` is counted anew in each epoch where the
+            identity loss has a step of its own.
         micro_batches: Parts in which a device's pairs pass through the networks, one after the
             other; None for pairs one by one.
         average_decay: Decay of the running averages of the generators, where the state has them.
@@ -41,11 +54,16 @@ class CycleGAN(NamedTuple):
     networks: Networks
     losses: Losses
     schedule: optax.Schedule
-    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
+    optimizers: Mapping[str, Callable[[Any], optax.GradientTransformation]] = {
+        "generators": optax.adam,
+        "discriminators": optax.adam,
+    }
     dtype: Any = jnp.float32
     update_first: str = "generators"
     generator_updates: int = 1
     discriminator_updates: int = 1
+    real_then_fake: bool = False
+    updates_per_epoch: int = 1
     micro_batches: int | None = 1
     average_decay: float = 0.0
     axis_name: str | None = None
@@ -79,10 +97,8 @@ def train_step(
     rate = model.schedule(state.step)
     frozen = model.losses.frozen if frozen is None else frozen
 
-    g_loss = functools.partial(generator_loss, networks=model.networks, losses=model.losses)
-    d_loss = functools.partial(discriminator_loss, networks=model.networks, losses=model.losses)
-    update_generators = updating(g_loss, "generators", model.generator_updates, model)
-    update_discriminators = updating(d_loss, "discriminators", model.discriminator_updates, model)
+    update_generators = generator_update(model)
+    update_discriminators = discriminator_update(model)
 
     if model.update_first == "generators":
         fixed = (subset(state.params, DISCRIMINATORS), frozen, state.step)
@@ -111,22 +127,46 @@ def image_keys(key: Array, count: int, axis_name: str | None) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
-def updating(
-    loss: Callable[..., Any], side: str, times: int, model: CycleGAN
-) -> Callable[..., tuple[TrainState, Metrics, Any]]:
-    """Transform a loss into a function that updates one side's networks, `times` on each batch.
+Update = Callable[..., tuple[TrainState, Metrics, Any]]
+
+
+def generator_update(model: CycleGAN) -> Update:
+    """Build the update of the generators: `generator_loss`, and steps on the identity loss."""
+    settings: dict[str, Any] = {"networks": model.networks, "losses": model.losses}
+    loss = functools.partial(generator_loss, **settings)
+    update = repeated(updating(loss, "generators", model), model.generator_updates)
+    if "identity" not in model.optimizers:
+        return update
+    step = updating(functools.partial(identity_loss, **settings), "identity", model)
+    return followed_by_identity(update, step, model)
+
+
+def discriminator_update(model: CycleGAN) -> Update:
+    """Build the update of the discriminators, `discriminator_loss` in one step or in two."""
+    settings: dict[str, Any] = {"networks": model.networks, "losses": model.losses}
+    loss = functools.partial(discriminator_loss, **settings)
+    if model.real_then_fake:
+        real, fake = (
+            updating(functools.partial(loss, part=part), "discriminators", model)
+            for part in ("real", "fake")
+        )
+        return repeated(in_turn(real, fake), model.discriminator_updates)
+    return repeated(updating(loss, "discriminators", model), model.discriminator_updates)
+
+
+def updating(loss: Callable[..., Any], side: str, model: CycleGAN) -> Update:
+    """Transform a loss into a function that updates one side's networks by one step.
 
     Args:
         loss: (params, *fixed, *batches, keys) -> (scalar, (terms, images)).
-        side: "generators" or "discriminators".
-        times: Number of updates on the same batch.
-        model: Optimiser, micro-batches and device axis.
+        side: "generators", "discriminators", or "identity" for the generators with an optimiser
+            state of its own.
+        model: Optimisers, micro-batches and device axis.
 
     Returns:
-        (state, learning rate, fixed, batches, keys) -> (state, metrics, images). Metrics and images
-        are those of the last update.
+        (state, learning rate, fixed, batches, keys) -> (state, metrics, images).
     """
-    names = {"generators": GENERATORS, "discriminators": DISCRIMINATORS}[side]
+    names = DISCRIMINATORS if side == "discriminators" else GENERATORS
 
     def update(
         state: TrainState, rate: Array, fixed: tuple, batches: tuple, keys: Array
@@ -134,7 +174,7 @@ def updating(
         params = subset(state.params, names)
         gradient = mean_gradient(loss, len(fixed), model)
         gradients, terms, images = gradient(params, *fixed, *batches, keys)
-        optimizer = model.optimizer(rate)
+        optimizer = model.optimizers[side](rate)
         updates, optimizer_state = optimizer.update(gradients, state.optimizers[side], params)
         state = state.replace(
             params=state.params | optax.apply_updates(params, updates),
@@ -144,7 +184,54 @@ def updating(
         metrics[f"gradient_norm/{side}"] = optax.global_norm(gradients)
         return state, metrics, images
 
-    return repeated(update, times)
+    return update
+
+
+def in_turn(first: Update, second: Update) -> Update:
+    """Transform two updates of one side into one, whose metrics are the sums of theirs."""
+
+    def update(state: TrainState, *args: Any) -> tuple[TrainState, Metrics, Any]:
+        state, metrics, _ = first(state, *args)
+        state, more, images = second(state, *args)
+        return state, jax.tree.map(jnp.add, metrics, more), images
+
+    return update
+
+
+def followed_by_identity(update: Update, step: Update, model: CycleGAN) -> Update:
+    """Transform an update of the generators to end with a step on the identity loss, when due.
+
+    As in the published code that has such a step, it shares the count of steps with the
+    generators' optimiser, but not the moments.
+    """
+
+    def both(
+        state: TrainState, rate: Array, fixed: tuple, batches: tuple, keys: Array
+    ) -> tuple[TrainState, Metrics, Any]:
+        state, metrics, images = update(state, rate, fixed, batches, keys)
+
+        def identity(state: TrainState) -> tuple[TrainState, Metrics]:
+            state = state.replace(optimizers=with_count(state.optimizers, "generators", "identity"))
+            state, terms, _ = step(state, rate, (), batches, keys)
+            optimizers = with_count(state.optimizers, "identity", "generators")
+            return state.replace(optimizers=optimizers), terms
+
+        def nothing(state: TrainState) -> tuple[TrainState, Metrics]:
+            return state, jax.tree.map(jnp.zeros_like, jax.eval_shape(identity, state)[1])
+
+        due = (state.step % model.updates_per_epoch) % model.losses.identity_every_steps == 0
+        state, terms = jax.lax.cond(due, identity, nothing, state)
+        return state, metrics | terms, images
+
+    return both
+
+
+def with_count(
+    optimizers: dict[str, optax.OptState], source: str, target: str
+) -> dict[str, optax.OptState]:
+    """Give one optimiser's state the count of steps of another."""
+    count = optax.tree_utils.tree_get(optimizers[source], "count")
+    return optimizers | {target: optax.tree_utils.tree_set(optimizers[target], count=count)}
 
 
 def mean_gradient(
@@ -197,8 +284,11 @@ def in_micro_batches(
     return split
 
 
-def repeated(update: Callable[..., Any], times: int) -> Callable[..., Any]:
-    """Transform an update (state, ..., keys) to be done several times, with new keys each time."""
+def repeated(update: Update, times: int) -> Update:
+    """Transform an update to be done several times on the same batch, with new keys each time.
+
+    Metrics and images are those of the last time.
+    """
     if times == 1:
         return update
 

@@ -107,7 +107,8 @@ def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
 def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
     """Build the PyTorch trainer for images of size x size, with the published initialisation."""
     torch.manual_seed(0)
-    return torch_cyclegan.Trainer(
+    keras = config.optimizer.name == "keras_adam"
+    return (torch_recipes.KerasTrainer if keras else torch_cyclegan.Trainer)(
         config,
         dtype=torch.float64 if config.precision == "float64" else torch.float32,
         build_generator=torch_recipes.build_generator,
@@ -179,7 +180,7 @@ def follow(
         batch = {d: image_batch(random, size, batch=config.batch_size) for d in ("a", "b")}
         draws = step_draws(state, config)
         full = update * config.batch_size >= config.pool_size
-        exchanged += full and sum(old for old, _ in draws.pool_a + draws.pool_b)
+        exchanged += full and sum(old for old, _ in [*draws.pool_a, *draws.pool_b])
         state, metrics = step(state, batch)
         if rates is not None:
             trainer.set_learning_rate(rates[update])
@@ -196,7 +197,8 @@ def follow(
         assert exchanged
         for domain, pool in trainer.pools.items():
             theirs = torch.stack(pool.images).permute(0, 2, 3, 1)
-            np.testing.assert_allclose(state.pools[domain].images, theirs, atol=1e-6)
+            ours: Any = state.pools[domain].images
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 class LossGradient(NamedTuple):

@@ -14,7 +14,7 @@ ORDER = [
     {"utils"},
     {"default_config", "ops", "image_pool"},
     {"data", "models"},
-    {"losses", "schedules", "state"},
+    {"losses", "optimizers", "schedules", "state"},
     {"step", "config"},
     {"distributed"},
     {"build", "checkpoint"},

@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import torch_networks
+from benchmarks.torch_cyclegan import Draws, Trainer, adversarial
 
 Layers = OrderedDict[str, nn.Module]
 MakeNorm = Callable[[int], nn.Module]
@@ -22,8 +24,25 @@ MakeNorm = Callable[[int], nn.Module]
 
 def make_norm(kind: str) -> MakeNorm:
     """Return a constructor of instance norm, with or without scale and bias."""
+    if kind == "instance_affine_std":
+        return KerasInstanceNorm2d
     affine = {"instance": False, "instance_affine": True}[kind]
     return functools.partial(nn.InstanceNorm2d, affine=affine)
+
+
+class KerasInstanceNorm2d(nn.Module):
+    """Instance norm of keras-contrib: (x - mean) / (deviation + 1e-5) * weight + bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to the same shape."""
+        deviation = x.std((2, 3), keepdim=True, correction=0)
+        normed = (x - x.mean((2, 3), keepdim=True)) / (deviation + 1e-5)
+        return normed * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class SameConv2d(nn.Conv2d):
@@ -310,3 +329,93 @@ class MultiScale(nn.Module):
 def count_parameters(network: nn.Module) -> int:
     """Count the trainable numbers."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+class Counter:
+    """Steps of all models that are compiled with one optimiser."""
+
+    steps = 0
+
+
+class KerasAdam:
+    """Adam of Keras 2.2.4 for one compiled model, whose moments are its own."""
+
+    def __init__(self, parameters: list[nn.Parameter], counter: Counter, config: Any) -> None:
+        self.parameters, self.counter = parameters, counter
+        self.rate = config.learning_rate
+        self.betas = config.beta1, config.beta2
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+
+    def minimise(self, loss: Tensor) -> None:
+        """Take one step."""
+        self.counter.steps += 1
+        t, (b1, b2) = self.counter.steps, self.betas
+        rate = self.rate * math.sqrt(1 - b2**t) / (1 - b1**t)
+        gradients = torch.autograd.grad(
+            loss, self.parameters, allow_unused=True, materialize_grads=True
+        )
+        with torch.no_grad():
+            for p, g, (m, v) in zip(self.parameters, gradients, self.moments, strict=True):
+                m.mul_(b1).add_(g, alpha=1 - b1)
+                v.mul_(b2).addcmul_(g, g, value=1 - b2)
+                p.sub_(rate * m / (v.sqrt() + 1e-7))
+
+
+class KerasTrainer(Trainer):
+    """The updates of firewatch's code: compiled models that share two optimisers.
+
+    A discriminator takes a step on real images and one on generated images; the identity loss is a
+    step of each generator after that of both.
+    """
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **fields)
+        of_discriminators, of_generators = Counter(), Counter()
+        models = {
+            "disc_a": ("disc_a", of_discriminators),
+            "disc_b": ("disc_b", of_discriminators),
+            "generators": ("gen", of_generators),
+            "identity_ab": ("gen_ab", of_generators),
+            "identity_ba": ("gen_ba", of_generators),
+        }
+        self.models = {
+            model: KerasAdam(self._parameters(network), counter, self.config.optimizer)
+            for model, (network, counter) in models.items()
+        }
+
+    def _update_discriminators(
+        self, real: dict[str, Tensor], fake: dict[str, Tensor], draws: Draws
+    ) -> dict[str, Tensor]:
+        label = self.config.loss.real_label
+        shown = {
+            "a": self.pools["a"].query(fake["a"], draws.pool_a),
+            "b": self.pools["b"].query(fake["b"], draws.pool_b),
+        }
+        for _ in range(self.config.discriminator_updates):
+            losses = {f"discriminators/{domain}": torch.zeros(()) for domain in ("a", "b")}
+            for images, is_real in ((real, True), (shown, False)):
+                for domain in ("a", "b"):
+                    scores = self.networks[f"disc_{domain}"](images[domain])
+                    loss = 0.5 * adversarial(scores, is_real, "lsgan", label)
+                    losses[f"discriminators/{domain}"] = (
+                        losses[f"discriminators/{domain}"] + loss.detach()
+                    )
+                    self.models[f"disc_{domain}"].minimise(loss)
+        return losses
+
+    def _update_generators(
+        self, real: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        for _ in range(self.config.generator_updates):
+            terms, fake = self.generator_losses(real, with_identity=False)
+            losses = {f"generators/{term}": value.detach() for term, value in terms.items()}
+            self.models["generators"].minimise(torch.stack(list(terms.values())).sum())
+        weights = self.config.loss
+        if weights.identity and self.batches % weights.identity_every_steps == 0:
+            for direction, domain in (("ab", "b"), ("ba", "a")):
+                image = self.networks[f"gen_{direction}"](real[domain])
+                weight = weights.identity * getattr(weights, f"cycle_{domain}")
+                loss = weight * functional.l1_loss(image, real[domain])
+                losses[f"identity/{domain}"] = loss.detach()
+                self.models[f"identity_{direction}"].minimise(loss)
+        return losses, {domain: image.detach() for domain, image in fake.items()}

@@ -225,7 +225,7 @@ class GraphOps:
         norm = self.config.build_norm(parent=None)
         if isinstance(norm, NoNorm):
             return x
-        if isinstance(norm, InstanceNorm):
+        if isinstance(norm, InstanceNorm) and norm.raised == "variance":
             ones, zeros = np.ones(channels), np.zeros(channels)
             scale, bias = (
                 constant(f"{name}.{kind}", params[kind])
@@ -234,20 +234,28 @@ class GraphOps:
                 for kind, plain in (("scale", ones), ("bias", zeros))
             )
             return node("InstanceNormalization", x, scale, bias, name=name, epsilon=norm.epsilon)
-        if not isinstance(norm, BatchNorm):
+        if not isinstance(norm, InstanceNorm | BatchNorm):
             raise UserError(f"export to onnx: {type(norm).__name__} does not support it")
-        # ONNX's own batch norm has running statistics, or more than one output.
-        mean_of = functools.partial(node, "ReduceMean", axes=[0, 2, 3], keepdims=1)
+        # ONNX's own instance norm adds epsilon to the variance; its batch norm has running
+        # statistics, or more than one output.
+        axes = [2, 3] if isinstance(norm, InstanceNorm) else [0, 2, 3]
+        mean_of = functools.partial(node, "ReduceMean", axes=axes, keepdims=1)
         shape = (channels, 1, 1)
         scale = constant(f"{name}.scale", np.reshape(params["scale"], shape))
         bias = constant(f"{name}.bias", np.reshape(params["bias"], shape))
         centred = node("Sub", x, mean_of(x, name=f"{name}.mean"), name=f"{name}.centred")
         squared = node("Mul", centred, centred, name=f"{name}.squared")
         variance = mean_of(squared, name=f"{name}.variance")
-        raised = node("Add", variance, constant("epsilon", norm.epsilon), name=f"{name}.raised")
-        deviation = node("Sqrt", raised, name=f"{name}.deviation")
+
+        def root(x: str) -> str:
+            return node("Sqrt", x, name=f"{name}.root")
+
+        def raised(x: str) -> str:
+            return node("Add", x, constant("epsilon", norm.epsilon), name=f"{name}.raised")
+
+        divisor = root(raised(variance)) if norm.raised == "variance" else raised(root(variance))
         # The factor, which is small, comes first: one pass fewer over the map.
-        factor = node("Div", scale, deviation, name=f"{name}.factor")
+        factor = node("Div", scale, divisor, name=f"{name}.factor")
         scaled = node("Mul", centred, factor, name=f"{name}.scaled")
         return node("Add", scaled, bias, name=name)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cyclegan_jax import ops
 from cyclegan_jax.models.layers import BatchNorm, Conv, InstanceNorm, NoNorm, ResizeConv, UpConv
 from cyclegan_jax.utils.image_io import to_float
 
@@ -159,7 +160,8 @@ class Map(NamedTuple):
         affine = None
         if not isinstance(norm, NoNorm):
             mean, variance = self.write(rows, into)
-            factor = 1 / np.sqrt(variance + norm.epsilon) * np.asarray(params.get("scale", 1.0))
+            factor = ops.inverse_deviation(variance, norm.epsilon, norm.raised)
+            factor = factor * np.asarray(params.get("scale", 1.0))
             offset = np.broadcast_to(params.get("bias", 0.0), factor.shape)
             dtype = norm.config.param_dtype
             affine = Norm(*(np.asarray(x, dtype) for x in (mean, factor, offset)))

@@ -97,8 +97,9 @@ class DenseUnit(nn.Module):
         """Map [B, H, W, C] to [B, 1, 1, 1]."""
         config = self.config
         shape = (*x.shape[1:], 1)
-        kernel = self.param("kernel", initializer(config), shape, config.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros_init(), (1,), config.param_dtype)
+        init = initializer(config)
+        kernel = self.param("kernel", init.kernel, shape, config.param_dtype)
+        bias = self.param("bias", init.bias, shape, config.param_dtype)
         y = jnp.einsum("bhwc,hwco->bo", x.astype(config.dtype), kernel.astype(config.dtype))
         return (y.astype(bias.dtype) + bias).astype(y.dtype)[:, None, None, :]
 

@@ -6,7 +6,8 @@ Images and feature maps are [B, H, W, C]; kernels are [height, width, in, out].
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ class LayerConfig:
 
     Attributes:
         norm: A name of `NORMS`.
-        init: A name of `INITIALIZERS`, for kernels.
+        init: A name of `INITIALIZERS`.
         gain: Standard deviation of `normal`, factor of `xavier` and `orthogonal`.
         dtype: Type of activations and convolutions. Parameters are float32, or float64 with it.
         axis_name: The device axis over which the batch is sharded, for batch norm. None outside
@@ -59,39 +60,82 @@ class LayerConfig:
         return self.build_norm(parent=None).keeps_bias
 
 
-def _scaled_normal(deviation: Callable[[float, float, float], float]) -> Callable[..., Any]:
-    def build(gain: float, transposed: bool) -> Callable[..., Array]:
-        def init(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-            height, width, channels_in, channels_out = shape
-            fans = height * width * channels_in, height * width * channels_out
-            fan_in, fan_out = fans[::-1] if transposed else fans
-            noise = jax.random.normal(key, tuple(shape), dtype)
-            return deviation(gain, fan_in, fan_out) * noise
+class Initializer(NamedTuple):
+    """Initialisers of a convolution: functions of (key, shape of the kernel, dtype).
 
-        return init
+    Attributes:
+        kernel: Returns the kernel [h, w, in, out].
+        bias: Returns the bias [out].
+    """
+
+    kernel: Callable[..., Array]
+    bias: Callable[..., Array] = lambda key, shape, dtype: jnp.zeros(shape[3:], dtype)
+
+
+def _fans(shape: Sequence[int], transposed: bool) -> tuple[int, int]:
+    """Return fan-in and fan-out as PyTorch computes them.
+
+    It stores a transposed convolution as [in, out, h, w] and takes the second axis for the incoming
+    one, so they trade places there, also in the original CycleGAN.
+    """
+    height, width, channels_in, channels_out = shape
+    fans = height * width * channels_in, height * width * channels_out
+    return fans[::-1] if transposed else fans
+
+
+def _normal(deviation: Callable[[float, float, float], float]) -> Callable[..., Initializer]:
+    """Normal distribution with a deviation that depends on (gain, fan-in, fan-out)."""
+
+    def build(gain: float, transposed: bool) -> Initializer:
+        def kernel(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+            noise = jax.random.normal(key, tuple(shape), dtype)
+            return deviation(gain, *_fans(shape, transposed)) * noise
+
+        return Initializer(kernel)
 
     return build
 
 
-def _orthogonal(gain: float, transposed: bool) -> Callable[..., Array]:
-    return nn.initializers.orthogonal(gain, column_axis=2 if transposed else 3)
+def _orthogonal(gain: float, transposed: bool) -> Initializer:
+    return Initializer(nn.initializers.orthogonal(gain, column_axis=2 if transposed else 3))
 
 
-# Kernel initialisers: (gain, transposed) -> initialiser of a kernel [h, w, in, out]. Fans are
-# PyTorch's: it stores a transposed convolution as [in, out, h, w] and takes the second axis for the
-# incoming one, so fan-in and fan-out trade places there, also in the original CycleGAN.
-INITIALIZERS: dict[str, Callable[[float, bool], Callable[..., Array]]] = {
-    "normal": _scaled_normal(lambda gain, fan_in, fan_out: gain),
-    "xavier": _scaled_normal(
-        lambda gain, fan_in, fan_out: gain * math.sqrt(2 / (fan_in + fan_out))
-    ),
-    "kaiming": _scaled_normal(lambda gain, fan_in, fan_out: math.sqrt(2 / fan_in)),
+def _glorot_uniform(gain: float, transposed: bool) -> Initializer:
+    """Uniform distribution with the variance of `xavier` (Glorot and Bengio 2010), as in Keras."""
+
+    def kernel(key: Array, shape: Sequence[int], dtype: Any) -> Array:
+        limit = math.sqrt(6 / sum(_fans(shape, transposed)))
+        return jax.random.uniform(key, tuple(shape), dtype, -limit, limit)
+
+    return Initializer(kernel)
+
+
+def _torch_default(gain: float, transposed: bool) -> Initializer:
+    """Uniform distribution below 1 / sqrt(fan-in), of biases too, as in PyTorch's layers."""
+
+    def uniform(key: Array, fans: Sequence[int], shape: Sequence[int], dtype: Any) -> Array:
+        limit = 1 / math.sqrt(_fans(fans, transposed)[0])
+        return jax.random.uniform(key, tuple(shape), dtype, -limit, limit)
+
+    return Initializer(
+        kernel=lambda key, shape, dtype: uniform(key, shape, shape, dtype),
+        bias=lambda key, shape, dtype: uniform(key, shape, shape[3:], dtype),
+    )
+
+
+# Initialisers of convolutions: (gain, transposed) -> Initializer.
+INITIALIZERS: dict[str, Callable[[float, bool], Initializer]] = {
+    "normal": _normal(lambda gain, fan_in, fan_out: gain),
+    "xavier": _normal(lambda gain, fan_in, fan_out: gain * math.sqrt(2 / (fan_in + fan_out))),
+    "kaiming": _normal(lambda gain, fan_in, fan_out: math.sqrt(2 / fan_in)),
     "orthogonal": _orthogonal,
+    "glorot_uniform": _glorot_uniform,
+    "torch_default": _torch_default,
 }
 
 
-def initializer(config: LayerConfig, *, transposed: bool = False) -> Callable[..., Array]:
-    """Return the kernel initialiser of a configuration."""
+def initializer(config: LayerConfig, *, transposed: bool = False) -> Initializer:
+    """Return the initialisers of a configuration."""
     return lookup("init.name", config.init, INITIALIZERS)(config.gain, transposed)
 
 
@@ -105,7 +149,7 @@ class Conv(nn.Module):
         padding: Pixels on every side, ((top, bottom), (left, right)), or "same": as many as give
             ceil(side / stride) outputs, the odd one at the end (Keras and Paddle).
         pad_mode: Value of the padding: zeros, or the reflected image.
-        use_bias: Whether the layer has a bias, zero at first.
+        use_bias: Whether the layer has a bias.
         normed: Whether a norm follows (see `_add_bias`).
     """
 
@@ -123,7 +167,8 @@ class Conv(nn.Module):
         """Map [B, H, W, C] to [B, H', W', features] of the configured dtype."""
         config = self.config
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", initializer(config), shape, config.param_dtype)
+        init = initializer(config)
+        kernel = self.param("kernel", init.kernel, shape, config.param_dtype)
         y = ops.convolve(
             x.astype(config.dtype),
             kernel.astype(config.dtype),
@@ -131,7 +176,7 @@ class Conv(nn.Module):
             padding=self.pads(x.shape[1], x.shape[2]),
             pad_mode=self.pad_mode,
         )
-        return _add_bias(self, y)
+        return _add_bias(self, y, init, shape)
 
     def pads(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return ((top, bottom), (left, right)) padding for an input of this size."""
@@ -171,7 +216,7 @@ class UpConv(nn.Module):
         crop: Rows and columns cropped at the start and at the end of the full result: (1, 0) for
             size 3 is PyTorch's padding 1 with output padding 1, (1, 1) for size 4 its padding 1,
             (0, 1) for size 3 "same" in Keras and Paddle.
-        use_bias: Whether the layer has a bias, zero at first.
+        use_bias: Whether the layer has a bias.
         normed: Whether a norm follows (see `_add_bias`).
     """
 
@@ -188,14 +233,16 @@ class UpConv(nn.Module):
         config = self.config
         shape = (self.size, self.size, x.shape[-1], self.features)
         init = initializer(config, transposed=True)
-        kernel = self.param("kernel", init, shape, config.param_dtype)
+        kernel = self.param("kernel", init.kernel, shape, config.param_dtype)
         y = ops.convolve_transposed(
             x.astype(config.dtype), kernel.astype(config.dtype), crop=self.crop
         )
-        return _add_bias(self, y)
+        return _add_bias(self, y, init, shape)
 
 
-def _add_bias(layer: Conv | UpConv, y: Array) -> Array:
+def _add_bias(
+    layer: Conv | UpConv, y: Array, init: Initializer, kernel_shape: Sequence[int]
+) -> Array:
     """Add the layer's bias to y, [B, H, W, features], unless a norm removes it again.
 
     Before a norm the bias remains a parameter, since the original has it, but is not added: its
@@ -205,7 +252,7 @@ def _add_bias(layer: Conv | UpConv, y: Array) -> Array:
     if not layer.use_bias:
         return y
     dtype = layer.config.param_dtype
-    bias = layer.param("bias", nn.initializers.zeros_init(), (layer.features,), dtype)
+    bias = layer.param("bias", init.bias, kernel_shape, dtype)
     if layer.normed and layer.config.build_norm(parent=None).removes_bias:
         return y
     # In the wider type, so that the bias's gradient, a sum over all pixels, is computed in it too.
@@ -230,10 +277,13 @@ class InstanceNorm(nn.Module):
 
     Attributes:
         affine: Whether it has a scale, 1 at first, and a bias, 0 at first.
+        raised: What epsilon is added to: the variance, or the deviation, as in keras-contrib. They
+            differ where an image is nearly flat.
     """
 
     config: LayerConfig
     affine: bool = False
+    raised: ops.Raised = "variance"
     epsilon: ClassVar[float] = 1e-5
     # The original keeps the biases of convolutions before instance norm.
     keeps_bias: ClassVar[bool] = True
@@ -243,9 +293,10 @@ class InstanceNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalise [B, H, W, C] over H and W; statistics are at least float32."""
+        normalise = partial(ops.normalise, axes=(1, 2), epsilon=self.epsilon, raised=self.raised)
         if not self.affine:
-            return ops.normalise(x, axes=(1, 2), epsilon=self.epsilon)
-        y = ops.normalise(x.astype(self.config.param_dtype), axes=(1, 2), epsilon=self.epsilon)
+            return normalise(x)
+        y = normalise(x.astype(self.config.param_dtype))
         return _scale_and_shift(self, y, deviation=0.0).astype(x.dtype)
 
 
@@ -257,6 +308,7 @@ class BatchNorm(nn.Module):
     """
 
     config: LayerConfig
+    raised: ClassVar[ops.Raised] = "variance"
     epsilon: ClassVar[float] = 1e-5
     keeps_bias: ClassVar[bool] = False
     removes_bias: ClassVar[bool] = True
@@ -291,7 +343,8 @@ def _scale_and_shift(norm: InstanceNorm | BatchNorm, y: Array, deviation: float)
 # before it) and `mixes_images` (an output depends on other images of the batch).
 NORMS: dict[str, Callable[..., Any]] = {
     "instance": InstanceNorm,
-    "instance_affine": lambda **fields: InstanceNorm(affine=True, **fields),
+    "instance_affine": partial(InstanceNorm, affine=True),
+    "instance_affine_std": partial(InstanceNorm, affine=True, raised="deviation"),
     "batch": BatchNorm,
     "none": NoNorm,
 }

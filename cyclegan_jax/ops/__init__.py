@@ -6,6 +6,14 @@ from cyclegan_jax.ops.convolution import (
     convolve_transposed,
     default_form,
 )
-from cyclegan_jax.ops.norm import normalise
+from cyclegan_jax.ops.norm import Raised, inverse_deviation, normalise
 
-__all__ = ["Form", "convolve", "convolve_transposed", "default_form", "normalise"]
+__all__ = [
+    "Form",
+    "Raised",
+    "convolve",
+    "convolve_transposed",
+    "default_form",
+    "inverse_deviation",
+    "normalise",
+]

@@ -58,7 +58,12 @@ def test_bands_equal_the_whole(variant):
 
 @pytest.mark.parametrize(
     ("variant", "norm"),
-    [("resnet7_single", "instance_affine"), ("resnet9", "batch"), ("resnet9", "none")],
+    [
+        ("resnet7_single", "instance_affine"),
+        ("resnet9", "batch"),
+        ("resnet9", "none"),
+        ("resnet9_same", "instance_affine_std"),
+    ],
 )
 def test_bands_equal_the_whole_with_all_norms(variant, norm):
     """Norms with a scale and bias agree, and none."""

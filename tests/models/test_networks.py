@@ -111,7 +111,7 @@ def test_initial_weights_have_pytorchs_deviation(name, transposed):
     height, channels_in, channels_out = 3, 32, 64
     shape = (height, height, channels_in, channels_out)
     init = initializer(LayerConfig(init=name, gain=0.5), transposed=transposed)
-    weights = np.asarray(init(jax.random.key(0), shape))
+    weights = np.asarray(init.kernel(jax.random.key(0), shape, jnp.float32))
     fan_in, fan_out = 9 * channels_in, 9 * channels_out
     if transposed:  # PyTorch stores these as [in, out, h, w] and takes `out` for the fan-in
         fan_in, fan_out = fan_out, fan_in
@@ -121,7 +121,16 @@ def test_initial_weights_have_pytorchs_deviation(name, transposed):
         "kaiming": np.sqrt(2 / fan_in),
         # Orthonormal rows times the gain: each row of length 0.5 has `columns` entries.
         "orthogonal": 0.5 / np.sqrt(9 * channels_out if transposed else 9 * channels_in),
+        # Uniform below sqrt(6 / (fan-in + fan-out)) and 1 / sqrt(fan-in).
+        "glorot_uniform": np.sqrt(2 / (fan_in + fan_out)),
+        "torch_default": np.sqrt(1 / (3 * fan_in)),
     }[name]
+    keys = jax.random.split(jax.random.key(1), 64)
+    biases = np.asarray(jax.vmap(lambda key: init.bias(key, shape, jnp.float32))(keys))
+    assert biases.shape == (64, channels_out)
+    np.testing.assert_allclose(
+        biases.std(), np.sqrt(1 / (3 * fan_in)) if name == "torch_default" else 0.0, rtol=0.03
+    )
     np.testing.assert_allclose(weights.std(), expected, rtol=0.03)
     if name == "orthogonal":
         # PyTorch's rows: the first axis of its layout.

@@ -171,6 +171,25 @@ def test_normalise_is_pytorchs(axes, form):
         )
 
 
+@pytest.mark.parametrize("form", ["direct", "cpu"])
+def test_normalise_by_the_raised_deviation(form):
+    """Agree with the formula in PyTorch; flat images give zeros and no gradient."""
+
+    def theirs(x):
+        deviation = x.std((1, 2), keepdim=True, correction=0)
+        return (x - x.mean((1, 2), keepdim=True)) / (deviation + 0.1)
+
+    def ours(x):
+        return normalise(x, (1, 2), 0.1, "deviation")
+
+    with default_form(form):
+        assert_same_to_second_order(ours, theirs, *draw(2, (2, 9, 7, 5)))
+        flat, pullback = jax.vjp(ours, jnp.full((1, 4, 4, 2), 0.5))
+        np.testing.assert_array_equal(flat, 0.0)
+        (gradient,) = pullback(jnp.arange(32.0).reshape(1, 4, 4, 2))
+        assert np.isfinite(gradient).all()
+
+
 def test_normalise_keeps_its_precision_far_from_zero():
     """Agree with NumPy in float64 for a mean a thousand deviations from zero."""
     (x,) = draw(3, (1, 64, 64, 2))

@@ -18,6 +18,7 @@ from cyclegan_jax.losses import ADVERSARIAL_LOSSES
 from cyclegan_jax.models.discriminators import DISCRIMINATORS
 from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import INITIALIZERS, NORMS, LayerConfig
+from cyclegan_jax.optimizers import OPTIMIZERS
 from cyclegan_jax.schedules import SCHEDULES
 from cyclegan_jax.utils.errors import UserError
 from tests import short
@@ -34,6 +35,7 @@ FIELDS = {
     "discriminator.norm": (NORMS, "Rescale"),
     "init.name": (INITIALIZERS, "sparse"),
     "loss.extra": ({}, "total_variation"),
+    "optimizer.name": (OPTIMIZERS, "descent"),
 }
 
 USER_MODULE = '''
@@ -45,7 +47,7 @@ import optax
 from flax import linen as nn
 
 from cyclegan_jax.losses import AdversarialLoss, ExtraLoss
-from cyclegan_jax.models.layers import Conv
+from cyclegan_jax.models.layers import Conv, Initializer
 from cyclegan_jax.models.protocol import Discriminator, Generator
 
 
@@ -99,7 +101,11 @@ def sparse(gain, transposed):
     def init(key, shape, dtype):
         return gain * jax.random.bernoulli(key, 0.5, shape).astype(dtype)
 
-    return init
+    return Initializer(init)
+
+
+def descent(learning_rate, b1, b2):
+    return optax.sgd(learning_rate)
 
 
 def total_variation():
