@@ -213,4 +213,6 @@ def check_image_size(networks: Networks, height: int, width: int) -> None:
         check_generator_size(networks.gen_ab, height, width)
         check_discriminator_size(networks.disc_a, height, width)
     except UserError as error:
-        raise UserError(f"{error}; data.transform and data.crop_size decide the size") from None
+        raise UserError(
+            f"{error}; see data.transform, data.crop_size and data.crop_width"
+        ) from None

@@ -120,10 +120,12 @@ def get_config() -> ConfigDict:
     da.bit_depth = 8  # bits per channel that the networks are given: 8 or 16
     # resize_and_crop: to load_size x load_size, then a random crop. crop: only the crop.
     # scale_width: to width load_size, keeping proportions. scale_width_and_crop: both.
-    # none: sides rounded to multiples of 4.
+    # scale_shorter_and_crop: likewise, but the shorter side. none: sides rounded to multiples of 4.
     da.transform = "resize_and_crop"
     da.load_size = 286  # pixels
     da.crop_size = 256  # pixels
+    da.crop_width = config_dict.placeholder(int)  # pixels; crop_size is then the height only
+    da.interpolation = "bicubic"  # of resizing: bicubic, bilinear, nearest, lanczos
     da.flip = True  # mirror left to right with probability 1/2
     da.flip_alike = False  # flip both images of a pair or neither
     da.pairing = "independent"  # independent: B is drawn at random; serial: A and B in step

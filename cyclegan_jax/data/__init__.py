@@ -17,7 +17,13 @@ from cyclegan_jax.data.sources import (
     open_sources,
     open_split,
 )
-from cyclegan_jax.data.transforms import BIT_DEPTHS, CHANNELS, TRANSFORMS, Transform
+from cyclegan_jax.data.transforms import (
+    BIT_DEPTHS,
+    CHANNELS,
+    INTERPOLATIONS,
+    TRANSFORMS,
+    Transform,
+)
 
 __all__ = [
     "DATA_CHOICES",
@@ -57,4 +63,5 @@ DATA_CHOICES: dict[str, Collection[Any]] = {
     "channels_a": CHANNELS,
     "channels_b": CHANNELS,
     "bit_depth": BIT_DEPTHS,
+    "interpolation": INTERPOLATIONS,
 }
