@@ -17,7 +17,9 @@ trips of the trained networks. There are no metrics.
 
 Deviations: weights start from N(0, 0.02), as in the original CycleGAN, and those of the published
 code from PyTorch's default initialisation. Faces are resized bilinearly by Pillow, there by OpenCV:
-from 178x218 to 256x256, the results differ by at most 1 of 255, in a fifth of the values.
+from 178x218 to 256x256, the results differ by at most 1 of 255, in a fifth of the values. The
+sample of step n shows the batch of update n, there that of update n + 1, both by the networks after
+n updates.
 """
 
 from ml_collections import ConfigDict
@@ -51,5 +53,6 @@ def get_config() -> ConfigDict:
     config.data.pairing = "serial"
 
     config.sample_every_steps = 100
+    config.sample_at_start = True
     config.sample_batch = True
     return config

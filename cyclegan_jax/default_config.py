@@ -128,7 +128,9 @@ def get_config() -> ConfigDict:
     da.interpolation = "bicubic"  # of resizing: bicubic, bilinear, nearest, lanczos
     da.flip = True  # mirror left to right with probability 1/2
     da.flip_alike = False  # flip both images of a pair or neither
-    da.pairing = "independent"  # independent: B is drawn at random; serial: A and B in step
+    # independent: B is drawn at random for each image of A. serial: A and B in step. replacement:
+    # both are drawn at random, so that an epoch may repeat or omit images of A, too.
+    da.pairing = "independent"
     da.epoch = "larger"  # pairs in an epoch: the size of the larger domain, or the smaller
     da.max_images = 0  # use only the first n images of each domain; 0 uses all
     da.skip_unreadable = False  # skip damaged images with a warning instead of stopping
@@ -158,7 +160,9 @@ def get_config() -> ConfigDict:
     c.log_every_steps = 100
     c.sample_every_steps = 1000
     c.sample_early = False  # also every step to 100, every 10th to 1,000, every 100th to 10,000
+    c.sample_at_start = False  # also before the first update
     c.sample_images = 4  # rows of a sample strip, from the test set
+    c.sample_random = False  # each sample shows other images, drawn at random, not the first ones
     c.sample_batch = False  # also sample the images just trained on
     c.evaluate_every_steps = 0  # metrics of the test sets, see `evaluation`
     c.checkpoint_every_steps = 1000

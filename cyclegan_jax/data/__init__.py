@@ -5,9 +5,9 @@ from typing import Any
 
 from cyclegan_jax.data.build import build_train_dataset, build_transform
 from cyclegan_jax.data.dataset import Batches, TrainDataset
-from cyclegan_jax.data.images import test_images, transformed_images
+from cyclegan_jax.data.images import SameSize, check_headers, test_images, transformed_images
 from cyclegan_jax.data.prefetch import PlacedBatches, Prefetcher
-from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, Sampler
+from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, Sampler, sample_order
 from cyclegan_jax.data.sources import (
     DIRECTIONS,
     SOURCES,
@@ -35,6 +35,7 @@ __all__ = [
     "Batches",
     "PlacedBatches",
     "Prefetcher",
+    "SameSize",
     "Sampler",
     "Source",
     "SourceFactory",
@@ -43,8 +44,10 @@ __all__ = [
     "Transform",
     "build_train_dataset",
     "build_transform",
+    "check_headers",
     "open_sources",
     "open_split",
+    "sample_order",
     "test_images",
     "transformed_images",
 ]
