@@ -140,7 +140,9 @@ def build_schedule(config: Any, pairs_per_epoch: int) -> optax.Schedule:
         step_epochs=s.step_epochs,
         num_steps=run_length(config, pairs_per_epoch),
     )
-    return lookup("schedule.name", s.name, SCHEDULES)(timeline)
+    entry = functools.partial(lookup("schedule.name", s.name, SCHEDULES), timeline)
+    optional = {"stepped_first": (s.stepped_first, False)}
+    return build("schedule", f"schedule.name={s.name}", entry, optional=optional)
 
 
 def build_model(config: Any, pairs_per_epoch: int, devices: int | None = None) -> CycleGAN:

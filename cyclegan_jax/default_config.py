@@ -90,10 +90,14 @@ def get_config() -> ConfigDict:
     o.beta2 = 0.999
 
     c.schedule = s = ConfigDict()
-    s.name = "linear"  # linear, step, cosine, constant; the rate changes once per epoch
+    # linear, step, cosine, whose rate changes once per epoch; linear_per_update; constant
+    s.name = "linear"
     s.constant_epochs = 100  # linear: epochs at the full rate; a run has constant + decay epochs
     s.decay_epochs = 100  # linear: epochs on the way to zero
     s.step_epochs = 50  # step: the rate is divided by 10 every so often
+    # linear, step, cosine: each epoch has the rate of the one after it, as in the original since
+    # July 2020; the last epoch of linear then has rate 0.
+    s.stepped_first = False
 
     c.data = da = ConfigDict()
     # tfds (published datasets), folder (your own images), celeba (faces by attribute), shapes
