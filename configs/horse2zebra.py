@@ -12,8 +12,10 @@ the first start), or a folder that holds trainA, trainB, testA and testB:
 
 Result: 200 epochs of 1,334 pairs, 266,800 updates.
 
-Deviations: the learning rate follows the published code up to July 2020. Later versions of that
-code begin the decay one epoch earlier, and their last epoch has learning rate 0.
+The learning rate follows the published code up to July 2020. Later versions of that code begin the
+decay one epoch earlier, and their last epoch has learning rate 0:
+
+    ... --config.schedule.stepped_first=True
 """
 
 from ml_collections import ConfigDict

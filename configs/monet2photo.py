@@ -14,8 +14,9 @@ trainB, testA and testB:
 
 Result: 200 epochs of as many updates as the larger set has images.
 
-Deviations: images are resized to 286x286; the published code scales the shorter side to 286, which
-differs for images that are not square. Samples show the first test images, not random ones.
+Deviations: the sample of step n shows the networks after n updates, and in the published code after
+n + 1. Test images, which samples draw at random, are cropped in the center; there they are cropped
+and flipped at random.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,11 @@ def get_config() -> ConfigDict:
 
     config.data.source = "tfds"
     config.data.name = "monet2photo"
+    config.data.transform = "scale_shorter_and_crop"
+    config.data.load_size = 286  # 1.12 times 256, rounded down
 
     config.sample_every_steps = 100
+    config.sample_at_start = True
     config.sample_images = 5
+    config.sample_random = True
     return config

@@ -148,7 +148,9 @@ def build_schedule(config: Any, pairs_per_epoch: int) -> optax.Schedule:
         step_epochs=s.step_epochs,
         num_steps=run_length(config, pairs_per_epoch),
     )
-    return lookup("schedule.name", s.name, SCHEDULES)(timeline)
+    entry = functools.partial(lookup("schedule.name", s.name, SCHEDULES), timeline)
+    optional = {"stepped_first": (s.stepped_first, False)}
+    return build("schedule", f"schedule.name={s.name}", entry, optional=optional)
 
 
 def build_model(config: Any, pairs_per_epoch: int, devices: int | None = None) -> CycleGAN:
@@ -239,4 +241,6 @@ def check_image_size(networks: Networks, height: int, width: int) -> None:
         check_generator_size(networks.gen_ab, height, width)
         check_discriminator_size(networks.disc_a, height, width)
     except UserError as error:
-        raise UserError(f"{error}; data.transform and data.crop_size decide the size") from None
+        raise UserError(
+            f"{error}; see data.transform, data.crop_size and data.crop_width"
+        ) from None

@@ -62,6 +62,7 @@ AT_LEAST: dict[str, float] = {
     "data.channels_b": 1,
     "data.load_size": 1,
     "data.crop_size": 1,
+    "data.crop_width": 1,
     "data.threads": 1,
     "data.prefetch_batches": 1,
     "data.shapes_size": 16,

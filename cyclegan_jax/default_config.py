@@ -100,10 +100,14 @@ def get_config() -> ConfigDict:
     o.beta2 = 0.999
 
     c.schedule = s = ConfigDict()
-    s.name = "linear"  # linear, step, cosine, constant; the rate changes once per epoch
+    # linear, step, cosine, whose rate changes once per epoch; linear_per_update; constant
+    s.name = "linear"
     s.constant_epochs = 100  # linear: epochs at the full rate; a run has constant + decay epochs
     s.decay_epochs = 100  # linear: epochs on the way to zero
     s.step_epochs = 50  # step: the rate is divided by 10 every so often
+    # linear, step, cosine: each epoch has the rate of the one after it, as in the original since
+    # July 2020; the last epoch of linear then has rate 0.
+    s.stepped_first = False
 
     c.data = da = ConfigDict()
     # tfds (published datasets), folder (your own images), celeba (faces by attribute), shapes
@@ -130,13 +134,17 @@ def get_config() -> ConfigDict:
     da.bit_depth = 8  # bits per channel that the networks are given: 8 or 16
     # resize_and_crop: to load_size x load_size, then a random crop. crop: only the crop.
     # scale_width: to width load_size, keeping proportions. scale_width_and_crop: both.
-    # none: sides rounded to multiples of 4.
+    # scale_shorter_and_crop: likewise, but the shorter side. none: sides rounded to multiples of 4.
     da.transform = "resize_and_crop"
     da.load_size = 286  # pixels
     da.crop_size = 256  # pixels
+    da.crop_width = config_dict.placeholder(int)  # pixels; crop_size is then the height only
+    da.interpolation = "bicubic"  # of resizing: bicubic, bilinear, nearest, lanczos
     da.flip = True  # mirror left to right with probability 1/2
     da.flip_alike = False  # flip both images of a pair or neither
-    da.pairing = "independent"  # independent: B is drawn at random; serial: A and B in step
+    # independent: B is drawn at random for each image of A. serial: A and B in step. replacement:
+    # both are drawn at random, so that an epoch may repeat or omit images of A, too.
+    da.pairing = "independent"
     da.epoch = "larger"  # pairs in an epoch: the size of the larger domain, or the smaller
     da.max_images = 0  # use only the first n images of each domain; 0 uses all
     da.skip_unreadable = False  # skip damaged images with a warning instead of stopping
@@ -166,7 +174,9 @@ def get_config() -> ConfigDict:
     c.log_every_steps = 100
     c.sample_every_steps = 1000
     c.sample_early = False  # also every step to 100, every 10th to 1,000, every 100th to 10,000
+    c.sample_at_start = False  # also before the first update
     c.sample_images = 4  # rows of a sample strip, from the test set
+    c.sample_random = False  # each sample shows other images, drawn at random, not the first ones
     c.sample_batch = False  # also sample the images just trained on
     c.evaluate_every_steps = 0  # metrics of the test sets, see `evaluation`
     c.checkpoint_every_steps = 1000

@@ -34,7 +34,7 @@ class MetricsWriter:
         *,
         num_steps: int,
         translator: Callable[[TrainState], Translator],
-        images: Batch,
+        images: Callable[[int], Batch],
         batch_images: int = 0,
         evaluation: Evaluation | None = None,
         profile: range = range(0),
@@ -45,7 +45,7 @@ class MetricsWriter:
             workdir: Work directory of the run.
             num_steps: Number of updates in the whole run.
             translator: Returns the translator from A to B of a state.
-            images: {a, b}, [n, H, W, C], the images of samples.
+            images: Returns the images of the sample of a step, {a, b}, [n, H, W, C].
             batch_images: Number of images of the current batch that samples show as well.
             evaluation: Computes the metrics of the test sets; None to compute none.
             profile: Steps that JAX's profiler records.
@@ -127,13 +127,13 @@ class MetricsWriter:
         channels, the identity mapping.
 
         Args:
-            state: State after an update.
+            state: State after an update, or before the first one.
             batch: {a, b}, [B, H, W, C], the images of that update.
         """
         if not self._is_writer:
             return
         translator = self._translator(state)
-        self._write_grids(translator, self._images, "samples")
+        self._write_grids(translator, self._images(translator.step), "samples")
         if self._batch_images:
             first = {domain: images[: self._batch_images] for domain, images in batch.items()}
             self._write_grids(translator, first, "samples/batch")

@@ -41,37 +41,55 @@ class Timeline:
         return whole + (step % self.pairs_per_epoch) * self.batch_size // self.pairs_per_epoch
 
 
-def linear(timeline: Timeline) -> optax.Schedule:
+def linear(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
     """Full rate for `constant_epochs`, then linear decay over `decay_epochs`, once per epoch.
 
     The rate is multiplied by 1 - max(0, epoch - constant) / (decay + 1) with epochs counted from 1,
-    as in the published code, so that the last epoch still trains.
+    as in the published code, so that the last epoch still trains, unless it is `stepped_first`.
     """
 
     def schedule(step: Array) -> Array:
-        over = jnp.maximum(0, timeline.epoch(step) + 1 - timeline.constant_epochs).astype(float)
+        epoch = timeline.epoch(step) + stepped_first
+        over = jnp.maximum(0, epoch + 1 - timeline.constant_epochs).astype(float)
         factor = jnp.maximum(0.0, 1.0 - over / (timeline.decay_epochs + 1))
         return timeline.learning_rate * factor
 
     return schedule
 
 
-def step(timeline: Timeline) -> optax.Schedule:
+def linear_per_update(timeline: Timeline) -> optax.Schedule:
+    """Full rate for `constant_epochs`, then falling linearly at every update to 0 at the end."""
+
+    def updates(epochs: int) -> int:
+        return total_steps(
+            None,
+            epochs=epochs,
+            pairs_per_epoch=timeline.pairs_per_epoch,
+            batch_size=timeline.batch_size,
+        )
+
+    start = updates(timeline.constant_epochs)
+    end = updates(timeline.constant_epochs + timeline.decay_epochs)
+    return optax.linear_schedule(timeline.learning_rate, 0.0, end - start, start)
+
+
+def step(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
     """A tenth of the rate after every `step_epochs`."""
 
     def schedule(step: Array) -> Array:
-        factor = 0.1 ** (timeline.epoch(step) // timeline.step_epochs).astype(float)
+        epoch = timeline.epoch(step) + stepped_first
+        factor = 0.1 ** (epoch // timeline.step_epochs).astype(float)
         return timeline.learning_rate * factor
 
     return schedule
 
 
-def cosine(timeline: Timeline) -> optax.Schedule:
+def cosine(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
     """Half a cosine wave from the full rate to zero over all epochs, once per epoch."""
     epochs = max(1, timeline.constant_epochs + timeline.decay_epochs)
 
     def schedule(step: Array) -> Array:
-        done = jnp.minimum(1.0, timeline.epoch(step).astype(float) / epochs)
+        done = jnp.minimum(1.0, (timeline.epoch(step) + stepped_first).astype(float) / epochs)
         return timeline.learning_rate * (0.5 * (1.0 + jnp.cos(math.pi * done)))
 
     return schedule
@@ -87,9 +105,11 @@ def constant(timeline: Timeline) -> optax.Schedule:
     return schedule
 
 
-# Schedules by name: functions from a timeline to an optax schedule.
-SCHEDULES: dict[str, Callable[[Timeline], optax.Schedule]] = {
+# Schedules by name: functions from a timeline to an optax schedule. Those that change once per
+# epoch take `stepped_first`: the rate is stepped before each epoch, to that of the epoch after it.
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "linear": linear,
+    "linear_per_update": linear_per_update,
     "step": step,
     "cosine": cosine,
     "constant": constant,

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -31,6 +31,7 @@ from cyclegan_jax.evaluation.results import Results, value_of
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.metrics_writer import MetricsWriter
 from cyclegan_jax.state import TrainState
+from cyclegan_jax.step import Batch
 from cyclegan_jax.utils.atomic import write_text
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun, StopRequest
@@ -114,6 +115,8 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         writer.start(state, config_lib.flatten(config))
         logging.info("Compiling the update, which may take a minute")
         for step, batch, placed in prefetcher:
+            if config.sample_at_start and start == 0 and step <= config.steps_per_dispatch:
+                writer.samples(state, batch)
             state, metrics = step_fn(state, placed)
             prefetcher.track(metrics)
             writer.add(step, metrics)
@@ -153,18 +156,7 @@ def build_writer(
     evaluation: Evaluation | None,
 ) -> MetricsWriter:
     """Build the writer of a run; samples show test images, or training images without any."""
-    images = {}
-    for domain in ("a", "b"):
-        source = getattr(sources, f"test_{domain}")
-        if source is None:
-            logging.info("%s has no test images: samples show training images", domain.upper())
-            source = getattr(sources, f"train_{domain}")
-        images[domain] = data.test_images(
-            source,
-            data.build_transform(config.data, domain),
-            config.sample_images,
-            skip_unreadable=config.data.skip_unreadable,
-        )
+    images = build_sample_images(config, sources)
     networks = build_networks(config)
 
     def translator(state: TrainState) -> Translator:
@@ -179,6 +171,47 @@ def build_writer(
         evaluation=evaluation,
         profile=range(config.profile_at_step, config.profile_at_step + config.profile_steps),
     )
+
+
+def build_sample_images(config: ConfigDict, sources: data.Sources) -> Callable[[int], Batch]:
+    """Build the function from a step to the images {a, b} of its sample.
+
+    They are the first ones, or, with `sample_random`, others at each step, which depend on (seed,
+    step) alone.
+
+    Raises:
+        UserError: An image is unreadable, or the transform rejects it.
+    """
+    shown, transforms = {}, {}
+    for domain in ("a", "b"):
+        source = getattr(sources, f"test_{domain}")
+        if source is None:
+            logging.info("%s has no test images: samples show training images", domain.upper())
+            source = getattr(sources, f"train_{domain}")
+        shown[domain], transforms[domain] = source, data.build_transform(config.data, domain)
+
+    def read(domain: str, order: np.ndarray | None = None) -> np.ndarray:
+        return data.test_images(
+            shown[domain],
+            transforms[domain],
+            config.sample_images,
+            skip_unreadable=config.data.skip_unreadable,
+            order=order,
+        )
+
+    def drawn(step: int) -> Batch:
+        return {
+            domain: read(domain, data.sample_order(config.seed, step, domain, len(source)))
+            for domain, source in shown.items()
+        }
+
+    if config.sample_random:
+        # Every image may be shown: one that cannot be must not stop the run in its middle.
+        for domain, source in shown.items():
+            data.check_headers(source, transforms[domain], data.SameSize())
+        return drawn
+    first = {domain: read(domain) for domain in shown}
+    return lambda step: first
 
 
 def save_if_best(

@@ -5,9 +5,9 @@ from typing import Any
 
 from cyclegan_jax.data.build import build_train_dataset, build_transform
 from cyclegan_jax.data.dataset import Batches, TrainDataset
-from cyclegan_jax.data.images import test_images, transformed_images
+from cyclegan_jax.data.images import SameSize, check_headers, test_images, transformed_images
 from cyclegan_jax.data.prefetch import PlacedBatches, Prefetcher
-from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, Sampler
+from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS, Sampler, sample_order
 from cyclegan_jax.data.sources import (
     DIRECTIONS,
     SOURCES,
@@ -17,7 +17,13 @@ from cyclegan_jax.data.sources import (
     open_sources,
     open_split,
 )
-from cyclegan_jax.data.transforms import BIT_DEPTHS, CHANNELS, TRANSFORMS, Transform
+from cyclegan_jax.data.transforms import (
+    BIT_DEPTHS,
+    CHANNELS,
+    INTERPOLATIONS,
+    TRANSFORMS,
+    Transform,
+)
 
 __all__ = [
     "DATA_CHOICES",
@@ -29,6 +35,7 @@ __all__ = [
     "Batches",
     "PlacedBatches",
     "Prefetcher",
+    "SameSize",
     "Sampler",
     "Source",
     "SourceFactory",
@@ -37,8 +44,10 @@ __all__ = [
     "Transform",
     "build_train_dataset",
     "build_transform",
+    "check_headers",
     "open_sources",
     "open_split",
+    "sample_order",
     "test_images",
     "transformed_images",
 ]
@@ -57,4 +66,5 @@ DATA_CHOICES: dict[str, Collection[Any]] = {
     "channels_a": CHANNELS,
     "channels_b": CHANNELS,
     "bit_depth": BIT_DEPTHS,
+    "interpolation": INTERPOLATIONS,
 }

@@ -6,7 +6,7 @@ from cyclegan_jax.data.dataset import TrainDataset
 from cyclegan_jax.data.sampler import EPOCHS, PAIRINGS
 from cyclegan_jax.data.sources import Sources
 from cyclegan_jax.data.transforms import TRANSFORMS, DomainTransform, Transform
-from cyclegan_jax.utils.registry import lookup
+from cyclegan_jax.utils.registry import build, lookup
 
 
 def build_transform(settings: Any, domain: str) -> Transform:
@@ -20,8 +20,19 @@ def build_transform(settings: Any, domain: str) -> Transform:
         UserError: The transform is unknown, or does not support the sizes.
     """
     entry = lookup("data.transform", settings.transform, TRANSFORMS)
+    transform = build(
+        "data",
+        f"data.transform={settings.transform}",
+        entry,
+        load_size=settings.load_size,
+        crop_size=settings.crop_size,
+        optional={
+            "crop_width": (settings.crop_width, None),
+            "interpolation": (settings.interpolation, "bicubic"),
+        },
+    )
     return DomainTransform(
-        entry(load_size=settings.load_size, crop_size=settings.crop_size),
+        transform,
         channels=getattr(settings, f"channels_{domain}"),
         bit_depth=settings.bit_depth,
         flip=settings.flip and not settings.flip_alike,

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class TrainImages:
         self._skip_unreadable = skip_unreadable
         self._unreadable: set[int] = set()
         self._lock = threading.Lock()
-        self._check_headers()
+        check_headers(source, transform, same_size)
 
     @property
     def skipped(self) -> int:
@@ -139,7 +139,8 @@ class TrainImages:
             return None
         name = self._source.name(index)
         prepared = self._transform.prepare(image, name)
-        self._check_size(name, *prepared.shape[:2])
+        if self._transform.output_size is None:
+            self._same_size.check(name, *prepared.shape[:2])
         self._cache.put(key, prepared)
         return prepared
 
@@ -150,26 +151,42 @@ class TrainImages:
         if is_new:
             _LOG.warning("skipped: %s", error)
 
-    def _check_size(self, name: str, height: int, width: int) -> None:
-        if self._transform.output_size is None:
-            self._same_size.check(name, height, width)
 
-    def _check_headers(self) -> None:
-        image_size = getattr(self._source, "image_size", None)
-        prepared_size = getattr(self._transform, "prepared_size", None)
-        if image_size is None or prepared_size is None:
-            return
-        for index in range(len(self._source)):
-            try:
-                height, width = image_size(index)
-            except UserError:
-                continue  # reported or skipped when the image is read
-            name = self._source.name(index)
-            self._check_size(name, *prepared_size(height, width, name))
+def check_headers(source: Source, transform: Transform, same_size: SameSize) -> None:
+    """Check the sizes of all images as far as their headers and the transform tell.
+
+    Unreadable images are passed over: they are reported or skipped when they are read.
+
+    Args:
+        source: Source of the images.
+        transform: Transform of the domain.
+        same_size: Check for transforms without an `output_size`.
+
+    Raises:
+        UserError: The transform rejects an image, or sizes differ.
+    """
+    image_size = getattr(source, "image_size", None)
+    prepared_size = getattr(transform, "prepared_size", None)
+    if image_size is None or prepared_size is None:
+        return
+    for index in range(len(source)):
+        try:
+            height, width = image_size(index)
+        except UserError:
+            continue
+        name = source.name(index)
+        prepared = prepared_size(height, width, name)
+        if transform.output_size is None:
+            same_size.check(name, *prepared)
 
 
 def test_images(
-    source: Source, transform: Transform, count: int, *, skip_unreadable: bool = False
+    source: Source,
+    transform: Transform,
+    count: int,
+    *,
+    skip_unreadable: bool = False,
+    order: Iterable[int] | None = None,
 ) -> np.ndarray:
     """Return the first images of a source after the test transform.
 
@@ -178,6 +195,7 @@ def test_images(
         transform: Transform of the domain.
         count: Number of images, at least 1; fewer are returned if the source has fewer.
         skip_unreadable: Skip unreadable images, with a warning.
+        order: Indices of the images, first to last; by default the order of the source.
 
     Returns:
         [n, H, W, C], uint8 or uint16.
@@ -187,7 +205,9 @@ def test_images(
     """
     same_size = SameSize()
     images: list[np.ndarray] = []
-    for name, image in transformed_images(source, transform, skip_unreadable=skip_unreadable):
+    for name, image in transformed_images(
+        source, transform, skip_unreadable=skip_unreadable, order=order
+    ):
         same_size.check(name, *image.shape[:2])
         images.append(image)
         if len(images) == count:
@@ -198,7 +218,11 @@ def test_images(
 
 
 def transformed_images(
-    source: Source, transform: Transform, *, skip_unreadable: bool = False
+    source: Source,
+    transform: Transform,
+    *,
+    skip_unreadable: bool = False,
+    order: Iterable[int] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the name of each image of a source, and the image after the test transform.
 
@@ -206,6 +230,7 @@ def transformed_images(
         source: Source of the images.
         transform: Transform of the domain.
         skip_unreadable: Skip unreadable images, with a warning.
+        order: Indices of the images; by default all, in the order of the source.
 
     Yields:
         (name, image), the image as [H, W, C], uint8 or uint16.
@@ -213,7 +238,7 @@ def transformed_images(
     Raises:
         UserError: An image is unreadable, or the transform rejects it.
     """
-    for index in range(len(source)):
+    for index in range(len(source)) if order is None else map(int, order):
         name = source.name(index)
         try:
             image = source[index]

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 # Streams of random numbers: keys of Philox beside the seed (Salmon et al. 2011).
-_ORDER, _PAIR = 0, 1
+_ORDER, _PAIR, _SAMPLE_A, _SAMPLE_B = range(4)
 
 # {data.epoch: pairs per epoch as a function of the numbers of images in A and B}
 EPOCHS: dict[str, Callable[[int, int], int]] = {"larger": max, "smaller": min}
@@ -59,11 +59,44 @@ class SerialSampler:
         return index % self._len_a, index % self._len_b, _generator(self._seed, _PAIR, pair)
 
 
+class ReplacementSampler:
+    """Pairs in which A and B are drawn uniformly for each pair; an epoch may repeat or omit images.
+
+    Args:
+        seed: Seed of the run.
+        len_a: Number of images in A.
+        len_b: Number of images in B.
+        pairs_per_epoch: Has no effect on the pairs.
+    """
+
+    def __init__(self, seed: int, len_a: int, len_b: int, pairs_per_epoch: int):
+        del pairs_per_epoch
+        self._seed, self._len_a, self._len_b = seed, len_a, len_b
+
+    def __getitem__(self, pair: int) -> tuple[int, int, np.random.Generator]:
+        rng = _generator(self._seed, _PAIR, pair)
+        return int(rng.integers(self._len_a)), int(rng.integers(self._len_b)), rng
+
+
 # {data.pairing: sampler}. An entry is called with (seed, len_a, len_b, pairs_per_epoch).
 PAIRINGS: dict[str, Callable[[int, int, int, int], Sampler]] = {
     "independent": IndependentSampler,
     "serial": SerialSampler,
+    "replacement": ReplacementSampler,
 }
+
+
+def sample_order(seed: int, step: int, domain: str, count: int) -> np.ndarray:
+    """Return a random order of the test images of a domain, for the sample of a step.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of updates done.
+        domain: "a" or "b".
+        count: Number of test images.
+    """
+    stream = {"a": _SAMPLE_A, "b": _SAMPLE_B}[domain]
+    return _generator(seed, stream, step).permutation(count)
 
 
 class _EpochOrder:

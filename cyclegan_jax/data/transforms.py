@@ -1,20 +1,23 @@
 """Registry of transforms, which turn images of files into images for the networks.
 
 Training images are transformed in two parts: `prepare` is deterministic, so its result is cached,
-and `augment` is random. Test images and samples use `prepare_test`. Resizing is bicubic with
-antialiasing. The registered transforms are those of the original implementation:
+and `augment` is random. Test images and samples use `prepare_test`. Resizing is that of Pillow,
+with antialiasing, by `data.interpolation`. A crop is `data.crop_size` high and `data.crop_width`
+wide, or a square. The registered transforms are those of the original implementation, and one more:
 
-| name                 | prepare                         | augment    | prepare_test         |
-|----------------------|---------------------------------|------------|----------------------|
-| resize_and_crop      | resize to load_size x load_size | crop, flip | resize to crop_size  |
-| crop                 | -                               | crop, flip | center crop          |
-| scale_width          | scale to width load_size        | flip       | prepare              |
-| scale_width_and_crop | scale to width load_size        | crop, flip | prepare, center crop |
-| none                 | -                               | flip       | prepare              |
+| name                   | prepare                         | augment    | prepare_test         |
+|------------------------|---------------------------------|------------|----------------------|
+| resize_and_crop        | resize to load_size x load_size | crop, flip | resize to the crop   |
+| crop                   | -                               | crop, flip | center crop          |
+| scale_width            | scale to width load_size        | flip       | prepare              |
+| scale_width_and_crop   | scale to width load_size        | crop, flip | prepare, center crop |
+| scale_shorter_and_crop | scale shorter side to load_size | crop, flip | prepare, center crop |
+| none                   | -                               | flip       | prepare              |
 
-`scale_width_and_crop` scales to a height of at least crop_size. `scale_width` and `none` round both
-sides to multiples of 4; the original does so in `none` alone, and cannot train on the sizes that
-its `scale_width` returns.
+`scale_width_and_crop` scales to a height of at least that of the crop. `scale_width` and `none`
+round both sides to multiples of 4; the original does so in `none` alone, and cannot train on the
+sizes that its `scale_width` returns. `scale_shorter_and_crop` is that of a later system, which
+crops and flips its test images at random, too; here, metrics do not depend on chance.
 
 With `data.flip_alike` both images of a pair are flipped or neither; `TrainDataset` does this.
 """
@@ -30,6 +33,14 @@ from cyclegan_jax.utils.image_io import to_8_bits
 
 CHANNELS = (1, 2, 3, 4)
 BIT_DEPTHS = (8, 16)
+
+# {data.interpolation: filter of Pillow}
+INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 class Transform(Protocol):
@@ -65,47 +76,75 @@ class Transform(Protocol):
 class _Cropped:
     """Base of transforms with random crops for training and center crops for tests."""
 
-    def __init__(self, load_size: int, crop_size: int):
-        self.load_size, self.crop_size = load_size, crop_size
-        self.output_size = (crop_size, crop_size)
+    def __init__(
+        self,
+        load_size: int,
+        crop_size: int,
+        crop_width: int | None = None,
+        interpolation: str = "bicubic",
+    ):
+        self.load_size, self.interpolation = load_size, interpolation
+        self.output_size = crop_size, crop_width or crop_size
+        side = self._limited_side()
+        if side > load_size:
+            field = "crop_size" if side == crop_size else "crop_width"
+            raise UserError(
+                f"data.{field}: expected at most data.load_size={load_size}, got {side}"
+            )
+
+    def _limited_side(self) -> int:
+        """Return the side of a crop that must not be larger than load_size."""
+        return 0
 
     def prepare(self, image: np.ndarray, name: str) -> np.ndarray:
         raise NotImplementedError
 
     def augment(self, prepared: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        top, left = (rng.integers(side - self.crop_size + 1) for side in prepared.shape[:2])
+        top, left = (int(rng.integers(space + 1)) for space in self._space(prepared))
         return self._crop(prepared, top, left)
 
     def prepare_test(self, image: np.ndarray, name: str) -> np.ndarray:
         prepared = self.prepare(image, name)
-        top, left = ((side - self.crop_size) // 2 for side in prepared.shape[:2])
+        top, left = (space // 2 for space in self._space(prepared))
         return self._crop(prepared, top, left)
 
-    def _crop(self, image: np.ndarray, top: int, left: int) -> np.ndarray:
-        return image[top : top + self.crop_size, left : left + self.crop_size]
+    def _space(self, image: np.ndarray) -> tuple[int, int]:
+        """Return the rows and columns of an image beyond those of a crop."""
+        return image.shape[0] - self.output_size[0], image.shape[1] - self.output_size[1]
 
-    def _check_crop_size(self) -> None:
-        if self.crop_size > self.load_size:
+    def _crop(self, image: np.ndarray, top: int, left: int) -> np.ndarray:
+        height, width = self.output_size
+        return image[top : top + height, left : left + width]
+
+    def _resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        return resize(image, height, width, self.interpolation)
+
+    def _check_contains_crop(self, name: str, height: int, width: int, advice: str) -> None:
+        """Raise UserError if a crop does not fit into an image of this size."""
+        crop_height, crop_width = self.output_size
+        if height < crop_height or width < crop_width:
+            expected = f"data.crop_size={crop_height} pixels in width and height"
+            if crop_width != crop_height:
+                expected = f"data.crop_width={crop_width} by data.crop_size={crop_height} pixels"
             raise UserError(
-                f"data.crop_size: expected at most data.load_size={self.load_size}, "
-                f"got {self.crop_size}"
+                f"image {name}: expected at least {expected}, got {width}x{height}; lower "
+                f"data.crop_size, {advice}"
             )
 
 
 class ResizeAndCrop(_Cropped):
     """Resize to a square, then crop; raise UserError if the crop is larger than the square."""
 
-    def __init__(self, load_size: int, crop_size: int):
-        super().__init__(load_size, crop_size)
-        self._check_crop_size()
+    def _limited_side(self) -> int:
+        return max(self.output_size)
 
     def prepare(self, image: np.ndarray, name: str) -> np.ndarray:
         """Resize to load_size x load_size."""
-        return resize(image, self.load_size, self.load_size)
+        return self._resize(image, self.load_size, self.load_size)
 
     def prepare_test(self, image: np.ndarray, name: str) -> np.ndarray:
-        """Resize to crop_size x crop_size."""
-        return resize(image, self.crop_size, self.crop_size)
+        """Resize to the size of the crop."""
+        return self._resize(image, *self.output_size)
 
 
 class Crop(_Cropped):
@@ -113,12 +152,8 @@ class Crop(_Cropped):
 
     def prepared_size(self, height: int, width: int, name: str) -> tuple[int, int]:
         """Return the size of an image; raise UserError if it is smaller than the crop."""
-        if min(height, width) < self.crop_size:
-            raise UserError(
-                f"image {name}: expected at least data.crop_size={self.crop_size} pixels in width "
-                f"and height, got {width}x{height}; lower data.crop_size, or use "
-                "data.transform=resize_and_crop or scale_width_and_crop"
-            )
+        advice = "or use data.transform=resize_and_crop or scale_width_and_crop"
+        self._check_contains_crop(name, height, width, advice)
         return height, width
 
     def prepare(self, image: np.ndarray, name: str) -> np.ndarray:
@@ -128,16 +163,37 @@ class Crop(_Cropped):
 
 
 class ScaleWidthAndCrop(_Cropped):
-    """Scale to a width, then crop; raise UserError if the crop is larger than the width."""
+    """Scale to a width, then crop; raise UserError if the crop is wider."""
 
-    def __init__(self, load_size: int, crop_size: int):
-        super().__init__(load_size, crop_size)
-        self._check_crop_size()
+    def _limited_side(self) -> int:
+        return self.output_size[1]
 
     def prepare(self, image: np.ndarray, name: str) -> np.ndarray:
         """Scale to width load_size at the same aspect ratio, but at least the crop's height."""
         height = self.load_size * image.shape[0] // image.shape[1]
-        return resize(image, max(height, self.crop_size), self.load_size)
+        return self._resize(image, max(height, self.output_size[0]), self.load_size)
+
+
+class ScaleShorterAndCrop(_Cropped):
+    """Scale the shorter side, then crop; raise UserError if no image can contain the crop."""
+
+    def _limited_side(self) -> int:
+        return min(self.output_size)
+
+    def prepared_size(self, height: int, width: int, name: str) -> tuple[int, int]:
+        """Return load_size for the shorter side, and the other, rounded down, in proportion.
+
+        Raises:
+            UserError: The crop does not fit into that size.
+        """
+        shorter = min(height, width)
+        scaled = self.load_size * height // shorter, self.load_size * width // shorter
+        self._check_contains_crop(f"{name}, scaled", *scaled, "or raise data.load_size")
+        return scaled
+
+    def prepare(self, image: np.ndarray, name: str) -> np.ndarray:
+        """Resize to `prepared_size`."""
+        return self._resize(image, *self.prepared_size(image.shape[0], image.shape[1], name))
 
 
 class NoCrop:
@@ -145,8 +201,8 @@ class NoCrop:
 
     output_size = None
 
-    def __init__(self, load_size: int, crop_size: int):
-        self.load_size = load_size
+    def __init__(self, load_size: int, crop_size: int, interpolation: str = "bicubic"):
+        self.load_size, self.interpolation = load_size, interpolation
 
     def prepared_size(self, height: int, width: int, name: str) -> tuple[int, int]:
         """Return both sides as multiples of 4."""
@@ -154,7 +210,8 @@ class NoCrop:
 
     def prepare(self, image: np.ndarray, name: str) -> np.ndarray:
         """Resize to `prepared_size`."""
-        return resize(image, *self.prepared_size(image.shape[0], image.shape[1], name))
+        size = self.prepared_size(image.shape[0], image.shape[1], name)
+        return resize(image, *size, self.interpolation)
 
     def augment(self, prepared: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the image as it is."""
@@ -173,12 +230,14 @@ class ScaleWidth(NoCrop):
         return super().prepared_size(self.load_size * height // width, self.load_size, name)
 
 
-# {data.transform: transform}. An entry is called with load_size=... and crop_size=..., in pixels.
+# {data.transform: transform}. An entry is called with load_size=... and crop_size=..., in pixels,
+# and with crop_width=... (None: crop_size) and interpolation=... if it takes them.
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "resize_and_crop": ResizeAndCrop,
     "crop": Crop,
     "scale_width": ScaleWidth,
     "scale_width_and_crop": ScaleWidthAndCrop,
+    "scale_shorter_and_crop": ScaleShorterAndCrop,
     "none": NoCrop,
 }
 
@@ -257,31 +316,33 @@ def to_bit_depth(image: np.ndarray, bits: int) -> np.ndarray:
     return image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257)
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize an image with Pillow's antialiased bicubic filter, each channel on its own.
+def resize(
+    image: np.ndarray, height: int, width: int, interpolation: str = "bicubic"
+) -> np.ndarray:
+    """Resize an image with a filter of Pillow, antialiased, each channel on its own.
 
     Args:
         image: [H, W, C], uint8 or uint16; uint16 is resized in float32 and rounded.
         height: Height of the result.
         width: Width of the result.
+        interpolation: A name in `INTERPOLATIONS`.
 
     Returns:
         [height, width, C], of the same type.
     """
     if image.shape[:2] == (height, width):
         return image
-    size = (width, height)
+    size, resample = (width, height), INTERPOLATIONS[interpolation]
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         pil = Image.fromarray(np.ascontiguousarray(image))
-        return np.asarray(pil.resize(size, Image.Resampling.BICUBIC))
+        return np.asarray(pil.resize(size, resample))
     planes = []
     for plane in np.moveaxis(image, -1, 0):
         if image.dtype == np.uint8:
             pil = Image.fromarray(np.ascontiguousarray(plane))
-            planes.append(np.asarray(pil.resize(size, Image.Resampling.BICUBIC)))
+            planes.append(np.asarray(pil.resize(size, resample)))
         else:
-            pil = Image.fromarray(plane.astype(np.float32))
-            values = np.asarray(pil.resize(size, Image.Resampling.BICUBIC))
+            values = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, resample))
             planes.append(np.clip(np.rint(values), 0, 65535).astype(np.uint16))
     return np.stack(planes, axis=-1)
 

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cyclegan_jax.data import EPOCHS, PAIRINGS
+from cyclegan_jax.data import EPOCHS, PAIRINGS, sample_order
 from cyclegan_jax.data.sampler import IndependentSampler
 from cyclegan_jax.utils.errors import UserError
 from tests.datasets.numbered import (
@@ -51,7 +51,10 @@ def test_the_order_never_changes(pairing, epoch, pairs, draw):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"pairing": "random"}, "data.pairing: expected one of independent, serial, or package"),
+        (
+            {"pairing": "random"},
+            "data.pairing: expected one of independent, serial, replacement, or package",
+        ),
         ({"epoch": "all"}, "data.epoch: expected one of larger, smaller, or package"),
     ],
 )
@@ -123,6 +126,47 @@ def test_independent_draws_are_uniform():
         counts[sampler[pair][:2]] += 1
     expected = counts.mean(axis=1, keepdims=True)
     assert ((counts - expected) ** 2 / expected).sum() < 75  # 5 * 7 degrees of freedom
+
+
+def test_draws_with_replacement_are_uniform():
+    """All pairs of images are equally frequent (chi-square, 99.99 %); epochs repeat images."""
+    sampler = PAIRINGS["replacement"](3, 8, 8, 8)
+    pairs = np.array([sampler[pair][:2] for pair in range(8000)])
+    counts = np.zeros((8, 8))
+    np.add.at(counts, tuple(pairs.T), 1)
+    assert ((counts - 125) ** 2 / 125).sum() < 114  # 63 degrees of freedom
+    # Of 8 images drawn 8 times, all differ with probability 8! / 8**8 = 0.0024.
+    epochs = pairs.reshape(1000, 8, 2)
+    for domain in (0, 1):
+        assert sum(len(set(epoch[:, domain])) == 8 for epoch in epochs) < 15
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+def test_pairs_depend_on_seed_and_number_alone(pairing):
+    """Pairs in any order of access are the same, with the same generators; seeds differ."""
+    one, other = (PAIRINGS[pairing](7, 40, 50, 50) for _ in range(2))
+    pairs = {pair: one[pair] for pair in range(120)}
+    for pair in reversed(range(120)):
+        *indices_, rng = other[pair]
+        assert tuple(indices_) == pairs[pair][:2]
+        assert rng.random() == pairs[pair][2].random()
+    seeded = PAIRINGS[pairing](8, 40, 50, 50)
+    assert [seeded[pair][:2] for pair in range(120)] != [pair[:2] for pair in pairs.values()]
+
+
+def test_orders_of_samples():
+    """Each is a permutation that depends on seed, step and domain; first images are uniform."""
+    orders = [
+        sample_order(seed, step, domain, 9)
+        for seed in (0, 1)
+        for step in (0, 2**40)
+        for domain in "ab"
+    ]
+    assert all(sorted(order) == list(range(9)) for order in orders)
+    assert len(set(map(tuple, orders))) == 8
+    np.testing.assert_array_equal(sample_order(1, 2**40, "b", 9), orders[-1])
+    counts = np.bincount([sample_order(0, step, "a", 5)[0] for step in range(5000)])
+    assert ((counts - 1000) ** 2 / 1000).sum() < 24  # 4 degrees of freedom
 
 
 @pytest.mark.parametrize("start", [1, 5, 11])

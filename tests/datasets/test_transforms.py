@@ -7,7 +7,13 @@ from PIL import Image
 from configs import default
 from cyclegan_jax.data import build_transform
 from cyclegan_jax.data import images as images_of
-from cyclegan_jax.data.transforms import TRANSFORMS, resize, to_bit_depth, to_channels
+from cyclegan_jax.data.transforms import (
+    INTERPOLATIONS,
+    TRANSFORMS,
+    resize,
+    to_bit_depth,
+    to_channels,
+)
 from cyclegan_jax.utils.errors import UserError
 from tests.datasets.numbered import NumberedSource, make_config, make_dataset
 
@@ -45,6 +51,66 @@ def test_resize_is_antialiased_bicubic(size, channels, dtype):
     assert out.dtype == dtype
     # 8 bits: Pillow rounds after each of the two directions. 16 bits: once, from float32.
     assert np.abs(out - expected).max() <= (1.5 if dtype == np.uint8 else 0.51)
+
+
+def bilinear(image, height, width):
+    """Enlarge in float64: the weighted mean of the two nearest rows, then columns."""
+
+    def along(values, size):
+        count = len(values)
+        place = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
+        first = np.floor(place).astype(int)
+        after = np.minimum(first + 1, count - 1)
+        weight = (place - first).reshape(-1, *[1] * (values.ndim - 1))
+        return values[first] * (1 - weight) + values[after] * weight
+
+    columns = np.swapaxes(along(image.astype(float), height), 0, 1)
+    return np.swapaxes(along(columns, width), 0, 1)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.uint8, 1.0), (np.uint16, 0.51)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bilinear_enlargement_is_that_of_other_libraries(channels, dtype, tolerance):
+    """An enlarged face agrees with plain bilinear interpolation, up to rounding."""
+    face = random_image(218, 178, channels, dtype)
+    ours = transform(
+        load_size=256,
+        interpolation="bilinear",
+        flip=False,
+        bit_depth=face.itemsize * 8,
+        channels_a=channels,
+    ).prepare(face, "x")
+    assert np.abs(ours - bilinear(face, 256, 256)).max() < tolerance
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nearest_repeats_pixels(channels, dtype):
+    """Twice the size repeats each pixel; half the size has the lower right of four."""
+    image = random_image(10, 14, channels, dtype)
+    twice = image.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(resize(image, 20, 28, "nearest"), twice)
+    np.testing.assert_array_equal(resize(image, 5, 7, "nearest"), image[1::2, 1::2])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_lanczos_halves_with_its_weights(dtype):
+    """Halving one row has the weights of sinc(x) sinc(x/3), widened to twice the spacing."""
+    row = random_image(1, 40, 1, dtype) // 3 + dtype(np.iinfo(dtype).max // 3)
+    distance = (np.arange(40) - (2 * 10 + 0.5)) / 2  # of each pixel to pixel 10 of the result
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    expected = row[0, :, 0] @ weights / weights.sum()
+    assert resize(row, 1, 20, "lanczos")[0, 10, 0] == pytest.approx(expected, abs=0.51)
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "crop"])
+def test_every_transform_resizes_by_the_interpolation(name):
+    """Two colours stay two colours with nearest, in training and tests, and not with others."""
+    image = np.where(random_image(33, 45) < 128, np.uint8(9), np.uint8(200))
+    for interpolation in INTERPOLATIONS:
+        ours = transform(name, interpolation=interpolation)
+        for out in (ours.prepare(image, "x"), ours.prepare_test(image, "x")):
+            assert (set(np.unique(out)) == {9, 200}) == (interpolation == "nearest")
 
 
 def test_resize_of_colour_is_that_of_the_original():
@@ -105,6 +171,9 @@ def test_bit_depths_span_the_full_range():
         ("scale_width", (1, 400), (4, 20), (4, 20)),
         ("scale_width_and_crop", (30, 50), (16, 20), (16, 16)),
         ("scale_width_and_crop", (50, 30), (33, 20), (16, 16)),
+        ("scale_shorter_and_crop", (30, 50), (20, 33), (16, 16)),
+        ("scale_shorter_and_crop", (50, 30), (33, 20), (16, 16)),
+        ("scale_shorter_and_crop", (20, 41), (20, 41), (16, 16)),
         ("none", (30, 50), (32, 48), (32, 48)),
         ("none", (29, 51), (28, 52), (28, 52)),
         ("none", (1, 32), (4, 32), (4, 32)),
@@ -122,6 +191,93 @@ def test_sizes(name, size, prepared, tested):
     assert ours.prepare_test(image, "x").shape == (*tested, 3)
     augmented = ours.augment(out, np.random.default_rng(0))
     assert augmented.shape[:2] == ((16, 16) if "crop" in name else prepared)
+
+
+def test_scaling_of_the_shorter_side_is_that_of_torchvision():
+    """Sizes are those of Resize(286) for many sizes, also where the longer side is rounded down."""
+    ours = transform("scale_shorter_and_crop", load_size=286, crop_size=256)
+    sizes = [(h, w) for h in (97, 178, 256, 286, 333) for w in range(90, 700, 7)]
+    assert len(sizes) > 400
+    try:
+        from torchvision.transforms.functional import _compute_resized_output_size as resized
+    except ImportError:  # the published rule
+
+        def resized(size, target):
+            longer = int(target[0] * max(size) / min(size))
+            return (target[0], longer) if size[0] <= size[1] else (longer, target[0])
+
+    for size in sizes:
+        assert ours.prepared_size(*size, "x") == tuple(resized(size, [286]))
+
+
+CROPS = [name for name in TRANSFORMS if name.endswith("crop")]
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_crops_of_any_shape(name):
+    """With crop_width, training and test images of any shape have it as their width."""
+    ours = transform(name, load_size=24, crop_size=12, crop_width=20)
+    assert ours.output_size == (12, 20)
+    for size in ((40, 30), (25, 60), (24, 24)):
+        image = random_image(*size)
+        prepared = ours.prepare(image, "x")
+        shown = [ours.augment(prepared, np.random.default_rng(i)) for i in range(3)]
+        assert {out.shape for out in (*shown, ours.prepare_test(image, "x"))} == {(12, 20, 3)}
+
+
+def test_places_of_crops_of_any_shape():
+    """Random crops reach every place and no other; the center crop is in the middle."""
+    ours = transform("crop", crop_size=4, crop_width=9, flip=False)
+    image = position_image(6, 10)
+    rng = np.random.default_rng(0)
+    shown = [ours.augment(image, rng) for _ in range(100)]
+    assert {tuple(out[0, 0, :2]) for out in shown} == {(t, x) for t in range(3) for x in range(2)}
+    assert all(tuple(out[-1, -1, :2] - out[0, 0, :2]) == (3, 8) for out in shown)
+    np.testing.assert_array_equal(ours.prepare_test(image, "x"), image[1:5, 0:9])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"transform": "resize_and_crop", "crop_width": 21},
+            "data.crop_width: expected at most data.load_size=20, got 21",
+        ),
+        (
+            {"transform": "resize_and_crop", "crop_size": 30, "crop_width": 8},
+            "data.crop_size: expected at most data.load_size=20, got 30",
+        ),
+        (
+            {"transform": "scale_width_and_crop", "crop_size": 8, "crop_width": 30},
+            "data.crop_width: expected at most data.load_size=20, got 30",
+        ),
+        (
+            {"transform": "scale_shorter_and_crop", "crop_size": 40, "crop_width": 30},
+            "data.crop_width: expected at most data.load_size=20, got 30",
+        ),
+        (
+            {"transform": "none", "crop_width": 30},
+            "data.crop_width: expected None, since data.transform=none does not support the option",
+        ),
+        (
+            {"transform": f"{__name__}:Corner", "interpolation": "nearest"},
+            "data.interpolation: expected 'bicubic', since data.transform=.*:Corner does not",
+        ),
+    ],
+)
+def test_impossible_crops_and_options_are_refused(fields, message):
+    """The error has the field that is too large, or that the transform does not have."""
+    with pytest.raises(UserError, match=message):
+        transform(**{"name": fields.pop("transform"), **fields})
+
+
+def test_scaled_images_that_the_crop_does_not_fit_into_are_named():
+    """A square image has no room for a crop wider than load_size, but a wide one has."""
+    ours = transform("scale_shorter_and_crop", crop_size=16, crop_width=32)
+    assert ours.prepare(random_image(30, 60), "x").shape == (20, 40, 3)
+    message = "cat.png, scaled: .*data.crop_width=32 by data.crop_size=16 .* got 20x20;.*load_size"
+    with pytest.raises(UserError, match=message):
+        ours.prepare(random_image(30, 30), "cat.png")
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -213,7 +369,7 @@ def test_too_small_images_are_named(size):
         transform("crop").prepare_test(random_image(*size), "pets/cat.png")
 
 
-@pytest.mark.parametrize("name", ["resize_and_crop", "scale_width_and_crop"])
+@pytest.mark.parametrize("name", [name for name in CROPS if name != "crop"])
 def test_crops_larger_than_the_resized_image_are_refused(name):
     """The error has both fields and both sizes."""
     with pytest.raises(UserError, match="crop_size: expected at most data.load_size=15, got 16"):

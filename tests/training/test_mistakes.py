@@ -85,6 +85,13 @@ def test_command_line(tmp_path):
         ),
         ("data.source", "files", "expected one of tfds, folder, shapes"),
         (
+            "data.interpolation",
+            "cubic",
+            "config.data.interpolation: expected one of bicubic, bilinear, nearest, lanczos, got",
+        ),
+        ("data.crop_width", 0, "config.data.crop_width: expected at least 1, got 0"),
+        ("data.crop_width", 32, "data.crop_width: expected None, since data.transform=none does"),
+        (
             "init_from",
             "/nowhere",
             "config.init_from: expected the work directory of a run with checkpoints",

@@ -1,10 +1,12 @@
 """Learning rates at the start, the knee, the end and past it, worked by hand from the papers."""
 
+import jax
 import numpy as np
 import pytest
 
 from configs import default
 from cyclegan_jax.build import build_schedule, run_length
+from cyclegan_jax.utils.errors import UserError
 
 PAIRS = 10
 
@@ -40,6 +42,104 @@ def test_cosine(epoch, factor):
     config = default.get_config()
     config.schedule.name = "cosine"
     np.testing.assert_allclose(factor_at(config, epoch), factor, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "factor"),
+    [  # Of linear 1 - max(0, epoch + 1 - 100) / 101 with epochs from 1; see also below.
+        ("linear", 98, 1),
+        ("linear", 99, 100 / 101),
+        ("linear", 198, 1 / 101),
+        ("linear", 199, 0),
+        ("step", 48, 1),
+        ("step", 49, 0.1),
+        ("step", 99, 0.01),
+        ("cosine", 49, 0.853553),
+        ("cosine", 199, 0),
+    ],
+)
+def test_stepped_first(name, epoch, factor):
+    """The rate of each epoch is the one that the next has otherwise; within it, it is constant."""
+    config = default.get_config()
+    config.schedule.name = name
+    config.schedule.stepped_first = True
+    for update in (0, PAIRS - 1):
+        np.testing.assert_allclose(factor_at(config, epoch, update), factor, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "step"])
+@pytest.mark.parametrize("stepped_first", [False, True])
+def test_order_of_steps_is_that_of_pytorchs_schedulers(name, stepped_first):
+    """PyTorch's schedulers, stepped before or after each epoch, have the same rates."""
+    torch = pytest.importorskip("torch")
+    config = default.get_config()
+    config.schedule.update(
+        {"name": name, "constant_epochs": 5, "decay_epochs": 6, "step_epochs": 3}
+    )
+    config.schedule.stepped_first = stepped_first
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=2e-4)
+    if name == "linear":
+
+        def factor(epoch):
+            return 1 - max(0, epoch + 1 - 5) / (6 + 1)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    else:
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.1)
+    for epoch in range(11):
+        optimizer.step()
+        if stepped_first:
+            scheduler.step()
+        expected = scheduler.get_last_lr()[0] / 2e-4
+        np.testing.assert_allclose(factor_at(config, epoch), expected, rtol=1e-6, atol=1e-7)
+        if not stepped_first:
+            scheduler.step()
+
+
+@pytest.mark.parametrize("name", ["constant", "linear_per_update", f"{__name__}:halved"])
+def test_stepped_first_of_other_schedules_is_refused(name):
+    """The error has the option and the schedule, which may be a user's own."""
+    config = default.get_config()
+    config.schedule.name = name
+    assert factor_at(config, 0) == pytest.approx(0.5 if ":" in name else 1)
+    config.schedule.stepped_first = True
+    message = f"schedule.stepped_first: expected False, since schedule.name={name} does not"
+    with pytest.raises(UserError, match=message):
+        build_schedule(config, PAIRS)
+
+
+def halved(time):
+    """A schedule of a user's own, whose parameter has a name of its own, too."""
+    return lambda step: time.learning_rate / 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_linear_per_update(batch_size):
+    """After 101 full epochs the rate falls by the same amount after every update of 99 epochs."""
+    config = default.get_config()
+    config.batch_size = batch_size
+    config.schedule.update(
+        {"name": "linear_per_update", "constant_epochs": 101, "decay_epochs": 99}
+    )
+    pairs = 12
+    updates = pairs // batch_size
+    with jax.enable_x64(True):
+        schedule = build_schedule(config, pairs)
+        rates = [float(schedule(step)) for step in range(200 * updates + 3)]
+    expected, rate = [], 2e-4
+    for epoch in range(1, 201):
+        for _ in range(updates):
+            expected.append(rate)
+            if epoch > 101:
+                rate -= 2e-4 / (99 * updates)
+    np.testing.assert_allclose(rates, [*expected, 0, 0, 0], rtol=1e-9, atol=1e-16)
+
+
+def test_linear_per_update_without_decay():
+    """Without epochs of decay the rate stays full, and the last update is no exception."""
+    config = default.get_config()
+    config.schedule.update({"name": "linear_per_update", "constant_epochs": 2, "decay_epochs": 0})
+    assert [factor_at(config, 1, update) for update in range(PAIRS)] == pytest.approx([1] * PAIRS)
 
 
 def test_constant():
