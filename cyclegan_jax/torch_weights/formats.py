@@ -45,8 +45,10 @@ def find_format(network: str, tensors: Tensors) -> Format:
         tensors: From `trainable`.
 
     Raises:
-        UserError: No format of such a network matches.
+        UserError: No format of such a network matches, or a tensor is empty.
     """
+    if empty := {name: tensor for name, tensor in tensors.items() if tensor.size == 0}:
+        raise UserError(f"expected tensors with numbers, got {describe(empty)}")
     matching = [name for name, entry in FORMATS.items() if entry.matches(tensors)]
     for name in matching:
         if FORMATS[name].network == network:

@@ -65,7 +65,9 @@ def _names(group: Any, attribute: str) -> list[str]:
         return []
     # Strings of variable length lie elsewhere in the file and may share their place.
     if stored.dtype.kind != "S" or len(stored.shape) != 1:
-        raise DamagedError(f"expected strings of fixed length in {attribute}")
+        raise UserError(
+            f"expected strings of fixed length in {attribute}, as h5py 2 writes them, got others"
+        )
     if stored.shape[0] * stored.dtype.itemsize > _MAX_LIST_BYTES:
         raise DamagedError(f"expected at most {_MAX_LIST_BYTES >> 10} KiB in {attribute}")
     return [name.decode() for name in group.attrs[attribute]]

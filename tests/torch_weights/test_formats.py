@@ -141,7 +141,7 @@ def test_parameters_without_a_place():
 
 def test_numbers_in_hostile_names():
     """Names claim at most 100 blocks or 333 layers, and longer numbers are not parsed."""
-    kernel = np.zeros((1, 1, 1, 1), np.float32)
+    kernel = np.zeros((1, 1, 4, 4), np.float32)
     numbers = [*range(3000), "9" * 5000, "\u0663"]
     tensors = {f"model.{i}.weight": kernel for i in numbers}
     assert find_format("discriminator", tensors).detect(tensors)["discriminator.layers"] <= 333

@@ -104,15 +104,17 @@ def _unet_layers(names: Collection[str], dropout: bool) -> dict[str, str]:
 
 
 def patch_last(tensors: Tensors) -> int:
-    """Return the place of the last convolution in a sequence that starts with one, else -1."""
+    """Return the place of the last of the 4x4 convolutions in one sequence; -1 without them."""
+    first = tensors.get("model.0.weight")
+    if first is None or first.ndim != 4 or first.shape[2:] != (4, 4):
+        return -1
     names = [name for name, tensor in tensors.items() if tensor.ndim == 4]
-    places = [int(m[1]) for m in map(_PLACE.fullmatch, names) if m]
-    return max(places) if 0 in places else -1
+    return max(int(m[1]) for m in map(_PLACE.fullmatch, names) if m)
 
 
 def _patch_matches(tensors: Tensors) -> bool:
     last = patch_last(tensors)
-    return last >= 5 and last % 3 == 2 and not _resnet_matches(tensors)
+    return last >= 5 and last % 3 == 2
 
 
 def _detect_patch(tensors: Tensors) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _generator_layers(names: Collection[str], dropout: bool) -> dict[str, str]:
 
 def _discriminator_matches(tensors: Tensors) -> bool:
     last = patch_last(tensors)
-    return last >= 3 and last % 3 == 0 and not _generator_matches(tensors)
+    return last >= 3 and last % 3 == 0
 
 
 def _detect_discriminator(tensors: Tensors) -> dict[str, Any]:
