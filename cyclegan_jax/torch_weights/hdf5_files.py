@@ -32,7 +32,7 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray]:
     size = path.stat().st_size
     arrays: dict[str, np.ndarray] = {}
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             for layer in _names(file, "layer_names"):
                 group = _follow(file, layer)
                 for name in _names(group, "weight_names"):
@@ -63,10 +63,11 @@ def _names(group: Any, attribute: str) -> list[str]:
     stored = h5py.h5a.open(group.id, attribute.encode())
     if stored.shape == (0,):  # Keras then stores numbers
         return []
-    # Strings of variable length lie elsewhere in the file and may share their place.
+    # HDF5 allocates strings of variable length by the sizes that a file claims.
     if stored.dtype.kind != "S" or len(stored.shape) != 1:
         raise UserError(
-            f"expected strings of fixed length in {attribute}, as h5py 2 writes them, got others"
+            f"expected strings of fixed length in {attribute}, as h5py 2 writes them, got others; "
+            "set the attribute of each group to numpy.array(names, 'S')"
         )
     if stored.shape[0] * stored.dtype.itemsize > _MAX_LIST_BYTES:
         raise DamagedError(f"expected at most {_MAX_LIST_BYTES >> 10} KiB in {attribute}")

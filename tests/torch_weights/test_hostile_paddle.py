@@ -135,6 +135,7 @@ def test_large_pickles(tmp_path, monkeypatch):
     "state",
     [
         (1, (4,), np.dtype("f4"), False, bytes(12)),
+        (1, (2,), np.dtype("f4"), False, bytes(12)),
         (1, (2**62, 2**62), np.dtype("f4"), False, bytes(12)),
         (1, (-3,), np.dtype("f4"), False, bytes(12)),
         (1, (1,) * 40, np.dtype("f4"), False, bytes(4)),
