@@ -1,4 +1,4 @@
-"""Import weights of the PyTorch original, and export to it.
+"""Import weights of the PyTorch original and of other published programs, and export to them.
 
 `python -m cyclegan_jax.torch_weights import --workdir W --gen_ab latest_net_G_A.pth` creates a work
 directory from which `main.py` resumes training; `... export --workdir W --output FOLDER` writes the
@@ -25,13 +25,13 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.default_config import get_config
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.torch_weights.files import read_tensors
-from cyclegan_jax.torch_weights.formats import find_format, format_of, trainable
+from cyclegan_jax.torch_weights.formats import check_choices, exporting, find_format, trainable
+from cyclegan_jax.torch_weights.systems.base import System
 from cyclegan_jax.utils import command
 from cyclegan_jax.utils.atomic import atomic_path, write_text
 from cyclegan_jax.utils.errors import UserError
 
-# The original's G_A maps A to B, and its D_A judges images of domain B.
-FILES = {"gen_ab": "G_A", "gen_ba": "G_B", "disc_a": "D_B", "disc_b": "D_A"}
+NETWORKS = ("gen_ab", "gen_ba", "disc_a", "disc_b")
 
 # The fields of the configuration that hold the channels of each network.
 _CHANNELS = {
@@ -40,16 +40,15 @@ _CHANNELS = {
     "disc_a": {"channels_in": "data.channels_a"},
     "disc_b": {"channels_in": "data.channels_b"},
 }
+_HELP = {
+    "gen_ab": "translates A to B: the original's latest_net_G_A.pth, or a file of PyTorch-GAN, "
+    "DGAI, CycleGAN-Keras or the Paddle tutorial (see docs/export.md)",
+    "gen_ba": "translates B to A: the original's latest_net_G_B.pth, or another",
+    "disc_a": "judges images of A: the original's latest_net_D_B.pth, or another",
+    "disc_b": "judges images of B: the original's latest_net_D_A.pth, or another",
+}
 # A small file can claim any number; more channels need --config.
 _MAX_DETECTED_CHANNELS = 64
-
-# Values that the original has, besides the variants of its formats.
-_SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "generator.norm": ("instance", "batch", "none"),
-    "discriminator.norm": ("instance", "batch", "none"),
-    "discriminator.sigmoid": (False,),
-    "discriminator.scales": (1,),
-}
 
 
 def import_networks(
@@ -73,18 +72,22 @@ def import_networks(
     _check_new(workdir)
     if config is not None:
         config_lib.check(config)
-        check_supported(config)
     tensors, formats, detected = {}, {}, {}
     for name, path in files.items():
         tensors[name] = trainable(read_tensors(path))
         with _naming(path):
-            formats[name] = find_format(_kind(name), tensors[name])
+            entry = formats[name] = find_format(_kind(name), tensors[name])
             if config is None:
-                detected[name] = formats[name].detect(tensors[name])
-            elif (variant := config[_kind(name)].variant) not in formats[name].variants:
-                choices = " or ".join(formats[name].variants)
+                detected[name] = entry.detect(tensors[name])
+            elif (variant := config[_kind(name)].variant) not in entry.variants:
+                choices = " or ".join(entry.variants)
                 raise UserError(f"expected {_kind(name)}.variant {variant}, got {choices}")
-    config = _merge(detected, files) if config is None else config
+    if config is None:
+        config = _merge(formats["gen_ab"].system, detected, files)
+    fields = config_lib.flatten(config)
+    for name, path in files.items():
+        with _naming(path):
+            check_choices(fields, formats[name].choices, formats[name].system)
     image_size = _image_size(config)
     check_image_size(build_networks(config), *image_size)
     jax.config.update("jax_enable_x64", config.precision == "float64")
@@ -106,31 +109,33 @@ def import_networks(
 
 
 def export_networks(workdir: Path, output: Path, checkpoint: str | int = "latest") -> list[Path]:
-    """Write the four networks of a checkpoint as files that the original loads strictly.
+    """Write the four networks of a checkpoint as files of the published program that has them.
+
+    The program is the original or another one, whose classes load the files strictly.
 
     Args:
         workdir: The work directory of a run.
-        output: Folder for `latest_net_G_A.pth` and so on; created if missing.
+        output: Folder for the files, named as by the program; created if missing.
         checkpoint: latest (that can be read), best, or a step.
 
     Returns:
         The files.
 
     Raises:
-        UserError: There is no such checkpoint, the original has no such networks, a file exists, or
+        UserError: There is no such checkpoint, no program has such networks, a file exists, or
             PyTorch is missing.
     """
     try:
         import torch
     except ImportError as error:
         raise UserError("export needs PyTorch: pip install torch") from error
-    paths = {name: output / f"latest_net_{letters}.pth" for name, letters in FILES.items()}
     config, params = _restore(workdir, checkpoint)
-    check_supported(config)
-    tensors = {}
-    for name in FILES:
-        entry = format_of(_kind(name), config[_kind(name)].variant)
-        tensors[name] = entry.from_params(params[name], dropout=config.generator.dropout > 0)
+    system, formats = exporting(config_lib.flatten(config))
+    paths = {name: output / file for name, file in system.exported.items()}
+    dropout = config.generator.dropout > 0
+    tensors = {
+        name: formats[_kind(name)].from_params(params[name], dropout=dropout) for name in NETWORKS
+    }
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path in paths.values():
@@ -147,22 +152,13 @@ def export_networks(workdir: Path, output: Path, checkpoint: str | int = "latest
     return list(paths.values())
 
 
-def check_supported(config: ConfigDict) -> None:
-    """Raise UserError for the first field with which networks are not the original's."""
-    for network in ("generator", "discriminator"):
-        format_of(network, config[network].variant)
-    fields = config_lib.flatten(config)
-    for name, choices in _SUPPORTED.items():
-        if fields[name] not in choices:
-            expected = " or ".join(map(repr, choices))
-            raise UserError(
-                f"config.{name}: expected {expected}, as the PyTorch original has, "
-                f"got {fields[name]!r}"
-            )
+def _merge(
+    system: System, detected: dict[str, dict[str, Any]], files: dict[str, Path]
+) -> ConfigDict:
+    """Return the default configuration with the networks that were detected.
 
-
-def _merge(detected: dict[str, dict[str, Any]], files: dict[str, Path]) -> ConfigDict:
-    """Return the default configuration with the networks that were detected."""
+    Without a file of a discriminator they are those of the generators' system.
+    """
     merged: dict[str, Any] = {}
     origin: dict[str, Path] = {}
     for name, fields in detected.items():
@@ -180,6 +176,8 @@ def _merge(detected: dict[str, dict[str, Any]], files: dict[str, Path]) -> Confi
                     f"{value}; set {field} in a file for --config"
                 )
     config = get_config()
+    if not any(name.startswith("disc") for name in files):
+        config.update_from_flattened_dict(system.discriminators)
     config.update_from_flattened_dict(merged)
     if config.data.channels_a != config.data.channels_b:
         config.loss.identity = 0.0  # it compares images of both domains
@@ -261,17 +259,17 @@ def _load_config(place: str) -> ConfigDict:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = command.Parser(prog="python -m cyclegan_jax.torch_weights", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    importer = commands.add_parser("import", help="create a work directory from PyTorch files")
+    importer = commands.add_parser("import", help="create a work directory from files of weights")
     importer.add_argument(
         "--workdir", type=command.path, required=True, help="a new or empty folder"
     )
-    for name, letters in FILES.items():
+    for name in NETWORKS:
         importer.add_argument(
             f"--{name}",
             type=command.path,
             metavar="FILE",
             required=name == "gen_ab",
-            help=f"the original's latest_net_{letters}.pth",
+            help=_HELP[name],
         )
     importer.add_argument(
         "--config", help="file of configs/ that the files must fit (default: detect)"
@@ -290,10 +288,10 @@ def main(arguments: list[str] | None = None) -> None:
         for path in export_networks(args.workdir, args.output, args.checkpoint):
             print(f"wrote {path}")
         return
-    files = {name: path for name in FILES if (path := getattr(args, name)) is not None}
+    files = {name: path for name in NETWORKS if (path := getattr(args, name)) is not None}
     base = None if args.config is None else _load_config(args.config)
     config = import_networks(args.workdir, files, base)
-    for name in FILES:
+    for name in NETWORKS:
         print(f"{name}: {files.get(name, f'initialised from seed {config.seed}')}")
     if "batch" in (config.generator.norm, config.discriminator.norm):
         print(

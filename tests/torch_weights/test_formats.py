@@ -14,8 +14,8 @@ from cyclegan_jax.build import build_networks  # noqa: E402
 from cyclegan_jax.torch_weights.files import read_tensors  # noqa: E402
 from cyclegan_jax.torch_weights.formats import (  # noqa: E402
     FORMATS,
+    exporting,
     find_format,
-    format_of,
     trainable,
 )
 from cyclegan_jax.utils import image_io  # noqa: E402
@@ -60,7 +60,7 @@ def test_round_trip(tmp_path, kind, fields):
     tensors = trainable(read_tensors(path))
 
     entry = find_format(kind, tensors)
-    assert entry is format_of(kind, config[kind].variant)
+    assert entry is exporting(config_lib.flatten(config))[1][kind]
     detected = entry.detect(tensors)
     assert detected.pop("channels_in") == 2
     assert detected.pop("channels_out", 3) == 3
@@ -114,7 +114,7 @@ def test_old_files(tmp_path):
     config = changed("generator", {"variant": "resnet3"})
     theirs = network("generator", config)
     expected = to_flax(theirs.state_dict())
-    resnet = FORMATS["a ResNet generator"]
+    resnet = FORMATS["a ResNet generator of the PyTorch original"]
     old = torch.nn.DataParallel(network("generator", config))
     for module in old.modules():
         if isinstance(module, torch.nn.InstanceNorm2d):
@@ -136,12 +136,12 @@ def test_parameters_without_a_place():
     """A network with a layer that the format does not have is refused, not written in part."""
     params = {"conv_0": {"kernel": np.zeros((1, 1, 3, 4))}, "extra": {"bias": np.zeros(4)}}
     with pytest.raises(UserError, match="pixel have no extra/bias"):
-        format_of("discriminator", "pixel").from_params(params)
+        FORMATS["a pixel discriminator of the PyTorch original"].from_params(params)
 
 
 def test_numbers_in_hostile_names():
     """Names claim at most 100 blocks or 333 layers, and longer numbers are not parsed."""
-    kernel = np.zeros((1, 1, 1, 1), np.float32)
+    kernel = np.zeros((1, 1, 4, 4), np.float32)
     numbers = [*range(3000), "9" * 5000, "\u0663"]
     tensors = {f"model.{i}.weight": kernel for i in numbers}
     assert find_format("discriminator", tensors).detect(tensors)["discriminator.layers"] <= 333

@@ -16,7 +16,8 @@ from cyclegan_jax import config as config_lib  # noqa: E402
 from cyclegan_jax.build import build_state  # noqa: E402
 from cyclegan_jax.checkpoint import Checkpoints  # noqa: E402
 from cyclegan_jax.default_config import get_config  # noqa: E402
-from cyclegan_jax.torch_weights.program import check_supported, main  # noqa: E402
+from cyclegan_jax.torch_weights.formats import exporting  # noqa: E402
+from cyclegan_jax.torch_weights.program import main  # noqa: E402
 from cyclegan_jax.training import train  # noqa: E402
 from cyclegan_jax.utils.errors import UserError  # noqa: E402
 from tests import tiny  # noqa: E402
@@ -70,8 +71,7 @@ def test_files_that_do_not_fit_a_configuration(tmp_path, files):
     assert "of another shape: model.1.weight [2, 3, 7, 7] for [64, 3, 7, 7], " in message
     assert not workdir.exists()
     message = refusal(*first[:3], "--config", "configs/firewatch.py", "--gen_ab", files["unet"])
-    assert "config.generator.variant: expected one of resnet3, " in message
-    assert "which the PyTorch original has, got 'resnet9_same'" in message
+    assert "expected generator.variant resnet9_same, got unet128 or unet256" in message
     assert "no such file" in refusal(*first[:3], "--config", "nothing.py", *first[5:], "x")
 
 
@@ -89,13 +89,13 @@ def test_files_that_do_not_fit_a_configuration(tmp_path, files):
         ({"gen_ab": "channels"}, "expected at most 64 channels, got 65; set data.channels_a"),
         (
             {"gen_ab": "foreign"},
-            "expected a ResNet generator or a U-Net generator of the PyTorch original, got the "
-            "tensors 0.weight [3, 3, 3, 3], 0.bias [3]",
+            "expected a generator of the PyTorch original, PyTorch-GAN, DGAI, CycleGAN-Keras or "
+            "the Paddle tutorial, got the tensors 0.weight [3, 3, 3, 3], 0.bias [3]",
         ),
-        ({"gen_ab": "disc_a"}, "of the PyTorch original, got a PatchGAN discriminator"),
+        ({"gen_ab": "disc_a"}, "got a PatchGAN discriminator of the PyTorch original"),
         ({"gen_ab": "shallow"}, "expected a U-Net of 7 (unet128) or 8 (unet256) levels, got 5"),
-        ({"disc_b": "gen_ab"}, "of the PyTorch original, got a ResNet generator"),
-        ({"disc_b": "unet"}, "of the PyTorch original, got a U-Net generator"),
+        ({"disc_b": "gen_ab"}, "got a ResNet generator of the PyTorch original"),
+        ({"disc_b": "unet"}, "got a U-Net generator of the PyTorch original"),
     ],
     ids=str,
 )
@@ -223,24 +223,26 @@ def test_folders_that_are_in_use(tmp_path, imported):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "expected"),
     [
-        ("generator__variant", "resnet9_same"),
-        ("generator__norm", "instance_affine"),
-        ("discriminator__variant", "patch_reflect"),
-        ("discriminator__norm", "instance_affine"),
-        ("discriminator__sigmoid", True),
-        ("discriminator__scales", 2),
+        ("generator__variant", "resnet9_same", "resnet3, resnet6, "),
+        ("generator__norm", "instance_affine", "'instance', 'batch' or 'none'"),
+        ("discriminator__variant", "patch_reflect", "patch or pixel"),
+        ("discriminator__norm", "instance_affine", "'instance', 'batch' or 'none'"),
+        ("discriminator__sigmoid", True, "False"),
+        ("discriminator__scales", 2, "1"),
     ],
 )
-def test_networks_that_the_original_lacks(field, value):
+def test_networks_that_the_original_lacks(field, value, expected):
     """The field is named with the values that the original has."""
     config = get_config()
-    check_supported(config)
+    exporting(config_lib.flatten(config))
     name = field.replace("__", ".")
-    message = rf"config\.{name}: expected .*PyTorch original has, got {value!r}"
+    message = (
+        rf"config\.{name}: expected {expected}.*, as the PyTorch original.* has, got {value!r}"
+    )
     with pytest.raises(UserError, match=message):
-        check_supported(change(config, **{field: value}))
+        exporting(config_lib.flatten(change(config, **{field: value})))
 
 
 def test_command_line(tmp_path):
