@@ -25,7 +25,7 @@ from cyclegan_jax.torch_weights.systems.base import (
 from cyclegan_jax.utils.errors import UserError
 
 # Instance norm with scale and offset.
-NORM = "instance_affine"
+NORM = "instance_affine_std"
 
 _BLOCKS = 9
 _MAX_BLOCKS = 100
