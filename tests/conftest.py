@@ -12,11 +12,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # Compilation takes most of the tests' time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# An unknown flag would abort the process, and jaxlib 0.11 no longer knows this one. Without
-# optimisations XLA's older emitter of loops compiles in half the time.
+# An unknown flag would abort the process, and jaxlib 0.11 no longer knows the first. Without
+# optimisations XLA's older emitter of loops compiles in half the time, and with two workers on two
+# cores it does so best in one piece.
 if jaxlib.version.__version_info__ < (0, 11):
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest  # noqa: E402

@@ -13,7 +13,7 @@ from cyclegan_jax.build import build_networks, build_state
 from cyclegan_jax.training import build_sample_images, train
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
-from tests import tiny
+from tests import short
 
 HEIGHT, WIDTH = 16, 32
 ROWS = 2
@@ -21,9 +21,10 @@ ROWS = 2
 
 def sampled_config(num_steps=4, **changes):
     """Return a configuration of wide images with random samples at steps 0, 2 and 4."""
-    config = tiny.get_config()
+    config = short.get_config()
     config.num_steps = num_steps
-    config.data.update({"transform": "resize_and_crop", "load_size": 32, "shapes_test": 30})
+    config.data.update({"shapes_size": 32, "shapes_test": 30})
+    config.data.update({"transform": "resize_and_crop", "load_size": 32})
     config.data.update({"crop_size": HEIGHT, "crop_width": WIDTH, "interpolation": "nearest"})
     config.sample_every_steps = config.checkpoint_every_steps = 2
     config.sample_at_start = config.sample_random = config.sample_batch = True

@@ -19,10 +19,17 @@ from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.losses import discriminator_loss, generator_loss
 from cyclegan_jax.step import train_step
 from cyclegan_jax.utils import image_io
+from tests.short import get_config as short_config
 from tests.states import noise_batches, same_bits, start_state
-from tests.tiny import get_config as tiny_config
 
 PAIRS = 12
+
+
+def tiny_config():
+    """Return a small configuration with batches of two."""
+    config = short_config()
+    config.batch_size = 2
+    return config
 
 
 @functools.cache
