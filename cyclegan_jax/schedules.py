@@ -70,7 +70,9 @@ def linear_per_update(timeline: Timeline) -> optax.Schedule:
 
     start = updates(timeline.constant_epochs)
     end = updates(timeline.constant_epochs + timeline.decay_epochs)
-    return optax.linear_schedule(timeline.learning_rate, 0.0, end - start, start)
+    schedule = optax.linear_schedule(timeline.learning_rate, 0.0, end - start, start)
+    # Optax computes in the type of the step: float32 for int32, also where float64 is enabled.
+    return lambda step: schedule(jnp.asarray(step, float))
 
 
 def step(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:

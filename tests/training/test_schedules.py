@@ -1,6 +1,7 @@
 """Learning rates at the start, the knee, the end and past it, worked by hand from the papers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -125,7 +126,7 @@ def test_linear_per_update(batch_size):
     updates = pairs // batch_size
     with jax.enable_x64(True):
         schedule = build_schedule(config, pairs)
-        rates = [float(schedule(step)) for step in range(200 * updates + 3)]
+        rates = [float(schedule(jnp.int32(step))) for step in range(200 * updates + 3)]
     expected, rate = [], 2e-4
     for epoch in range(1, 201):
         for _ in range(updates):
