@@ -1,1 +1,1 @@
-"""How published programs name and lay out the parameters of our networks, one module for each."""
+"""Names and layouts of the parameters of our networks in published programs, one module each."""
