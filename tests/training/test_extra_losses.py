@@ -113,7 +113,7 @@ def test_frozen_parameters_are_not_in_the_state(whole):
 
 
 def test_frozen_parameters_are_an_argument_and_whole_in_micro_batches(whole):
-    """Those passed to the update replace those that the loss holds; the term is a mean of parts."""
+    """Parameters passed to the update replace the loss's; the term is a mean of parts."""
     _, after, metrics, *_ = whole
     extra = {"perceptual": ExtraLoss(perceptual, {"filter": 2 * FROZEN["filter"]})}
     _, parts, metrics_of_parts, *_ = update(extra, 2, frozen={"perceptual": FROZEN})
