@@ -197,11 +197,15 @@ def build_optimizers(config: Any) -> dict[str, Callable[[Any], optax.GradientTra
             "optimizer",
             o.name,
             entry,
-            optional={"joint": (joint, joint)},
+            optional={
+                "b1": (o.beta1, 0.5),
+                "b2": (o.beta2, 0.999),
+                "joint": (joint, joint),
+            },
             learning_rate=learning_rate,
-            b1=o.beta1,
-            b2=o.beta2,
         )
+
+    optimizer(True, 0.0)  # an unsupported option is refused now, not when the update is traced
 
     sides = {"generators": True, "discriminators": False}
     if config.loss.identity and config.loss.identity_step == "separate":

@@ -56,9 +56,9 @@ def keras_adam(
     )
 
 
-# Optimisers by name: (learning_rate, b1, b2) -> gradient transformation, which receives a tree of
-# {network: gradients}. Its state must not depend on the rate. An entry that takes `joint` is told
-# whether the networks of the tree are updated in one step.
+# Optimisers by name: functions of `learning_rate`, and of `b1` and `b2` if they take them, that
+# return a gradient transformation of {network: gradients}, whose state must not depend on the rate.
+# An entry that takes `joint` is told whether these networks are updated in one step.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": adam,
     "keras_adam": keras_adam,

@@ -229,8 +229,10 @@ def followed_by_identity(update: Update, step: Update, model: CycleGAN) -> Updat
 def with_count(
     optimizers: dict[str, optax.OptState], source: str, target: str
 ) -> dict[str, optax.OptState]:
-    """Give one optimiser's state the count of steps of another."""
+    """Give one optimiser's state the count of steps of another, if they count."""
     count = optax.tree_utils.tree_get(optimizers[source], "count")
+    if count is None:
+        return optimizers
     return optimizers | {target: optax.tree_utils.tree_set(optimizers[target], count=count)}
 
 

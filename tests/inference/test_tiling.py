@@ -16,7 +16,7 @@ from cyclegan_jax.models.layers import Conv, LayerConfig, UpConv
 from cyclegan_jax.models.protocol import ForwardGenerator
 from cyclegan_jax.utils.errors import UserError
 
-# Those of the original differ only in their number of blocks.
+# The original's ResNets differ only in their number of blocks.
 RESNETS = [name for name in GENERATORS if name.startswith("resnet7") or name.startswith("resnet9")]
 
 

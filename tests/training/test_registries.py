@@ -20,6 +20,7 @@ from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import INITIALIZERS, NORMS, LayerConfig
 from cyclegan_jax.optimizers import OPTIMIZERS
 from cyclegan_jax.schedules import SCHEDULES
+from cyclegan_jax.step import train_step
 from cyclegan_jax.utils.errors import UserError
 from tests import short
 from tests.refused_runs import refusal
@@ -104,7 +105,7 @@ def sparse(gain, transposed):
     return Initializer(init)
 
 
-def descent(learning_rate, b1, b2):
+def descent(learning_rate):
     return optax.sgd(learning_rate)
 
 
@@ -257,6 +258,19 @@ def test_unsupported_options_of_published_networks_are_refused(config):
     config.loss.mode, config.loss.real_label = "wgangp", 0.9
     message = refused(build_model, config, 4)
     assert message.startswith("loss.real_label: expected 1.0, since wgangp does not support")
+
+
+def test_optimisers_without_moments(config):
+    """Optax's own functions are accepted; decays that they lack are refused when they are set."""
+    config.optimizer.name = "optax:sgd"
+    config.loss.identity_step = "separate"
+    model = build_model(config, 4)
+    state = jax.eval_shape(lambda: build_state(config, SIZE))
+    batch = {d: np.zeros((1, *SIZE, 3), np.uint8) for d in ("a", "b")}
+    jax.eval_shape(functools.partial(train_step, model=model), state, batch)
+    config.optimizer.beta1 = 0.9
+    message = refused(build_model, config, 4)
+    assert message.startswith("optimizer.b1: expected 0.5, since optax:sgd does not support")
 
 
 def test_generators_without_forward_are_refused_where_it_is_needed(user_module):
