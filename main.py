@@ -6,7 +6,6 @@ On several machines, or with several processes on one, start the same command on
 """
 
 import logging as standard_logging
-import os
 import sys
 import traceback
 from typing import Any
@@ -20,6 +19,7 @@ from cyclegan_jax import distributed
 from cyclegan_jax.utils import command
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun
+from cyclegan_jax.utils.tensorflow import import_tensorflow
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration file, see configs/.", lock_config=True
@@ -44,15 +44,9 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     config_lib.check(config, jax.device_count())
 
-    # Imported late, because it takes seconds. It writes event files and reads TFDS datasets; the
-    # GPU's memory is JAX's.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it would log that at length
-    import tensorflow as tf
-
+    import_tensorflow()  # late, because it takes seconds
     from cyclegan_jax.training import train
 
-    tf.config.set_visible_devices([], "GPU")
     train(config, command.path(flags.FLAGS.workdir))
 
 

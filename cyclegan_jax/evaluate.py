@@ -7,7 +7,6 @@ keeps the files, and `--images` computes metrics from such files instead of from
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.utils import command
 from cyclegan_jax.utils.atomic import write_text
 from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.tensorflow import import_tensorflow
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -150,14 +150,11 @@ def _checkpoints(args: argparse.Namespace) -> list[str]:
 
 def _write_events(workdir: Path, results: dict[int, Results]) -> None:
     """Write the results as scalars for TensorBoard if TensorFlow is installed."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
-        import tensorflow as tf
+        import_tensorflow()
         from clu import metric_writers
     except ImportError:
         return
-    tf.config.set_visible_devices([], "GPU")
     writer = metric_writers.SummaryWriter(str(workdir))
     for step, values in sorted(results.items()):
         writer.write_scalars(step, values)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from clu import metric_writers
 
 from cyclegan_jax.evaluation import results
 from cyclegan_jax.evaluation.metrics import Evaluation
@@ -19,6 +18,7 @@ from cyclegan_jax.state import TrainState, count_parameters
 from cyclegan_jax.step import Batch
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.tensorflow import import_tensorflow
 
 
 class MetricsWriter:
@@ -59,6 +59,9 @@ class MetricsWriter:
         self._profile = profile
         self._is_profiling = False
         self._is_writer = jax.process_index() == 0
+        import_tensorflow()
+        from clu import metric_writers
+
         self._writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self._is_writer, asynchronous=False
         )

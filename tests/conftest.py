@@ -1,5 +1,6 @@
 """Set-up of all tests; compiled programs are cached between sessions."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +20,10 @@ if jaxlib.version.__version_info__ < (0, 11):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Before TensorFlow, for the reason in cyclegan_jax/utils/tensorflow.py.
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402

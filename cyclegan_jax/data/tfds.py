@@ -12,6 +12,7 @@ import numpy as np
 
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import decode_image
+from cyclegan_jax.utils.tensorflow import import_tensorflow
 
 NAMES = (
     "apple2orange",
@@ -78,6 +79,7 @@ def tfds_source(settings: Any, split: str, domain: str) -> TFDSSource:
         builder = tfds.builder(full_name, data_dir=data_dir)
         if not builder.is_prepared():
             _check_reachable(builder)
+            import_tensorflow()
             # The only format with random access that is read without TensorFlow.
             builder = tfds.builder(full_name, data_dir=data_dir, file_format="array_record")
             builder.download_and_prepare()
