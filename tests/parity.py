@@ -191,8 +191,9 @@ def follow(
             np.testing.assert_allclose(metrics[term], value, rtol=1e-6, err_msg=term)
         for term in ("generators/identity_a", "generators/identity_b"):
             assert with_identity or metrics.get(term, 0.0) == 0.0
-    # Adam has changed every weight by about the learning rate in each update.
-    assert_trees_close(state.params, flax_params(trainer), atol=1e-7)
+    # Adam has changed every weight by about the learning rate, 2e-4, in each update. Biases before
+    # an instance norm have gradients of rounding errors alone, which it enlarges.
+    assert_trees_close(state.params, flax_params(trainer), atol=1e-6)
     if config.pool_size:
         assert exchanged
         for domain, pool in trainer.pools.items():

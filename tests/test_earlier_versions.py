@@ -41,6 +41,7 @@ def float64():
     jax.config.update("jax_enable_x64", before)
 
 
+@pytest.mark.smoke
 def test_resumes(workdir, expected, float64):
     """Two more updates end where that commit ended, and renamed fields are understood."""
     stored = json.loads((workdir / "config.json").read_text())
@@ -60,6 +61,7 @@ def test_resumes(workdir, expected, float64):
         np.testing.assert_allclose(values, expected[name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.smoke
 def test_translates(workdir, expected, float64):
     """Averaged generators of the last and the best checkpoint differ by at most 1 of 255."""
     translator = Translator.load(workdir)
@@ -72,6 +74,7 @@ def test_translates(workdir, expected, float64):
         assert np.abs(image.astype(int) - expected[name]).max() <= 1, name
 
 
+@pytest.mark.smoke
 def test_evaluates(workdir, tmp_path, float64):
     """All metrics keep their names and values."""
     path = tmp_path / "metrics.json"
@@ -86,6 +89,7 @@ def test_evaluates(workdir, tmp_path, float64):
         assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
 
 
+@pytest.mark.smoke
 def test_is_exported(workdir, expected, tmp_path, float64):
     """The ONNX file computes what that commit's network computed."""
     onnxruntime = pytest.importorskip("onnxruntime")

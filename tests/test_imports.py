@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cyclegan_jax"
 
@@ -61,3 +63,18 @@ import cyclegan_jax.build, cyclegan_jax.step, cyclegan_jax.inference.translator
 import cyclegan_jax.utils.image_io, cyclegan_jax.evaluation.segmentation
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+@pytest.mark.smoke
+def test_writer_and_pytorchs_optimisers_in_one_process(tmp_path):
+    """Triton, which PyTorch imports late, does not crash beside TensorFlow."""
+    pytest.importorskip("triton")
+    program = """
+import pathlib, sys
+from cyclegan_jax.metrics_writer import MetricsWriter
+MetricsWriter(pathlib.Path(sys.argv[1]), num_steps=1, translator=None, images=None)
+import torch
+torch.optim.SGD([torch.zeros(1)], lr=1.0)
+assert "tensorflow" in sys.modules and "triton" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, cwd=ROOT)

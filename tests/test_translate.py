@@ -36,6 +36,7 @@ def folder(tmp_path):
     return source, images
 
 
+@pytest.mark.smoke
 def test_folders_are_translated_with_their_subfolders(folder, tmp_path, negatives, capsys):
     """Names, formats, sizes, depths, alpha and orientation are kept; damaged files are named."""
     source, images = folder

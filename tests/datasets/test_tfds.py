@@ -23,6 +23,7 @@ def test_names_are_those_of_tfds():
     assert sorted(tfds_lib.NAMES) == sorted(tfds.builder_cls("cycle_gan").builder_configs)
 
 
+@pytest.mark.smoke
 def test_images_of_both_domains(monkeypatch):
     """Splits, names, data.max_images and data.direction."""
     tfds = pytest.importorskip("tensorflow_datasets")

@@ -34,6 +34,7 @@ def stored(workdir, step):
     return json.loads((workdir / "evaluation" / f"{step}.json").read_text())
 
 
+@pytest.mark.smoke
 def test_checkpoints_as_a_curve(run, tmp_path, capsys):
     """The table has a column per checkpoint; JSON and TensorBoard have the same values."""
     evaluate.main(

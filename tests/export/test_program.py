@@ -20,6 +20,7 @@ def call(workdir, output, *more):
     main(["--workdir", str(workdir), "--output", str(output), *more])
 
 
+@pytest.mark.smoke
 def test_onnx_of_a_run(run, tmp_path, capsys):
     """The file states its inputs and origin, and computes what the network does."""
     path = tmp_path / "model.onnx"
@@ -73,6 +74,7 @@ numpy.save("y.npy", session.run(None, {"images": numpy.load("x.npy")})[0])
     np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
+@pytest.mark.smoke
 def test_stablehlo_needs_only_jax(run, tmp_path):
     """A program without this package and Flax runs the file; unsupported sizes are refused."""
     export_generator(run, tmp_path / "model.stablehlo", direction="b_to_a")

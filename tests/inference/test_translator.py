@@ -37,6 +37,7 @@ def plain(config, params, name, x):
     return np.rint((np.asarray(output[0]) + 1) * 127.5)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("direction", "checkpoint", "name", "step"),
     [("a_to_b", "latest", "gen_ab", 5), ("b_to_a", "3", "gen_ba", 3), ("b_to_a", 5, "gen_ba", 5)],

@@ -50,6 +50,7 @@ def assert_agree(folder: Path, actual: str, expected: str) -> None:
     smallest.assert_agree(np.load(folder / f"{actual}.npz"), np.load(folder / f"{expected}.npz"))
 
 
+@pytest.mark.smoke
 def test_devices_equal_one(devices):
     """Two devices, with micro-batches and five updates per dispatch, agree with one.
 

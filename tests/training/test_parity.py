@@ -141,6 +141,7 @@ def test_training_follows_torchs(name: str) -> None:
     parity.follow(small_config(**TRAININGS[name]), SIZE, updates=5)
 
 
+@pytest.mark.smoke
 @pytest.mark.usefixtures("double")
 def test_the_originals_training_follows_torchs() -> None:
     """Twelve updates as published agree, with full pools after four, and decay after four."""

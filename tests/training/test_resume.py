@@ -87,6 +87,7 @@ def start_until(workdir: Path, step: int) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.smoke
 def test_killed_and_interrupted(uninterrupted, tmp_path, caplog):
     """SIGKILL before the first checkpoint, ctrl-C, and a second ctrl-C after it lose nothing.
 

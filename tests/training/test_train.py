@@ -65,6 +65,7 @@ def assert_same(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+@pytest.mark.smoke
 def test_tensorboard_reads_the_events(run):
     """Events hold losses, metrics of every evaluation, samples and the configuration."""
     workdir, _ = run
@@ -84,6 +85,7 @@ def test_tensorboard_reads_the_events(run):
     assert "_hparams_/session_start_info" in tags
 
 
+@pytest.mark.smoke
 def test_evaluation_is_that_of_the_saved_networks(run):
     """Metrics in the last JSON file are those of images translated one by one."""
     workdir, state = run
@@ -108,6 +110,7 @@ def test_evaluation_is_that_of_the_saved_networks(run):
     assert set(stored) >= {"a_to_b/pixel_accuracy", "b_to_a/object_iou", "b_to_a/psnr"}
 
 
+@pytest.mark.smoke
 def test_evaluate_gives_the_metrics_of_training(run):
     """Evaluation of the checkpoint agrees to the last digit."""
     workdir, _ = run
@@ -118,6 +121,7 @@ def test_evaluate_gives_the_metrics_of_training(run):
     assert json.loads(path.read_text()) == trained
 
 
+@pytest.mark.smoke
 def test_samples_are_strips_of_four(run):
     """Strips hold the real image itself, its translation, reconstruction and identity."""
     workdir, _ = run
