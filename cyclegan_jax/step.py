@@ -181,7 +181,7 @@ def updating(loss: Callable[..., Any], side: str, model: CycleGAN) -> Update:
             optimizers=state.optimizers | {side: optimizer_state},
         )
         metrics = {f"{side}/{term}": value for term, value in terms.items()}
-        metrics[f"gradient_norm/{side}"] = optax.global_norm(gradients)
+        metrics[f"gradient_norm/{side}"] = optax.tree.norm(gradients)
         return state, metrics, images
 
     return update
