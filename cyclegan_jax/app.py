@@ -215,8 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     args = _parse(arguments)
     _check_address(args.host, args.port)
-    # Restores Pillow's limit, which applies to images inside ICO files too: their headers state
-    # other sizes.
+    # Restores Pillow's limit, which applies to whatever it decodes.
     Image.MAX_IMAGE_PIXELS = max(args.max_pixels, _PILLOW_MAX_PIXELS)
     with tempfile.TemporaryDirectory(prefix="cyclegan_jax_app_") as cache:
         # Gradio reads these when imported: no usage reports, no files left behind.

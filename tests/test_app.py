@@ -87,11 +87,6 @@ def png_header(height, width):
     )
 
 
-def ico(png):
-    """Return an ICO file that contains a PNG file and states 16 x 16 pixels."""
-    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
-
-
 @pytest.mark.parametrize(
     ("height", "width", "padded"),
     [
@@ -188,7 +183,7 @@ def test_in_a_browser(tmp_path):
     write(tmp_path / "grey.tif", 30, 37, 1)
     write(tmp_path / "large.png", 60, 90)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
-    (tmp_path / "bomb.ico").write_bytes(ico(png_header(60_000, 60_000)))
+    (tmp_path / "bomb.png").write_bytes(png_header(60_000, 60_000))
     (tmp_path / "heavy.png").write_bytes(bytes(2 * 2**20))
 
     with browser_page() as page, served(workdir, scratch, "--max_pixels", "5000") as address:
@@ -244,7 +239,7 @@ def test_in_a_browser(tmp_path):
         message = upload("broken.jpg")
         assert message.startswith("image broken.jpg")
         assert "cannot be read" in message
-        assert "cannot be read: Image size (3600000000 pixels)" in upload("bomb.ico")
+        assert "cannot be read: Image size (3600000000 pixels)" in upload("bomb.png")
         assert upload("grey.tif").startswith("grey.tif, B to A: 37 × 30, 8-bit, ")
         assert_equal(images(), expected("grey.tif", translator.reverse))
 

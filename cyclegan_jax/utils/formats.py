@@ -81,6 +81,10 @@ FORMATS = {
 }
 WRITABLE = tuple(FORMATS)
 
+# Pillow's names of the formats that are read. It knows many more: some start other programs, such
+# as Ghostscript, or decode pixels before their number is known.
+READABLE = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
 
 def check_writable(path: str | os.PathLike, channels: int, *, deep: bool = False) -> None:
     """Raise UserError unless the format that `path` names can hold such an image.

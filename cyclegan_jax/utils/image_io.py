@@ -19,6 +19,7 @@ from cyclegan_jax.utils.atomic import atomic_path
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.formats import (
     FORMATS,
+    READABLE,
     check_writable,
     decode_deep_png,
     decode_deep_tiff,
@@ -54,7 +55,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     with several pages the first is read.
 
     Args:
-        path: A file in a format that Pillow reads; its name does not matter.
+        path: A JPEG, PNG, TIFF, WebP, BMP, PPM or PGM file; its name does not matter.
 
     Returns:
         [H, W, C], uint8 or uint16, C from 1 to 4.
@@ -83,7 +84,7 @@ def decode_image(stream: IO[bytes], name: str) -> np.ndarray:
         image = _decode_deep(stream)
         if image is None:
             stream.seek(0)
-            with Image.open(stream) as pil:
+            with Image.open(stream, formats=READABLE) as pil:
                 image = _as_array(pil, name)
     except UserError:
         raise
@@ -103,7 +104,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
             if is_tiff(stream):
                 height, width, orientation = tiff_size(stream)
             else:
-                with Image.open(stream) as pil:
+                with Image.open(stream, formats=READABLE) as pil:
                     width, height = pil.size
                     orientation = _orientation(pil, stream)
     except Exception as error:
@@ -117,7 +118,7 @@ def _unreadable(name: str, error: Exception) -> UserError:
         return UserError(f"image {name}: there is no such file")
     reason = " ".join(str(error).split()) or type(error).__name__
     if reason.startswith("cannot identify"):  # continues with the repr of a Python object
-        reason = "it is not an image of a known format"
+        reason = "it is not an image of a known format (JPEG, PNG, TIFF, WebP, BMP, PPM, PGM)"
     return UserError(f"image {name} cannot be read: {reason}")
 
 
@@ -130,7 +131,7 @@ def _decode_deep(stream: IO[bytes]) -> np.ndarray | None:
     if image is None:
         return None
     stream.seek(0)
-    with Image.open(stream) as pil:
+    with Image.open(stream, formats=READABLE) as pil:
         return _upright(image, _orientation(pil, stream))
 
 

@@ -305,6 +305,31 @@ def test_unreadable_files_are_named_in_one_line(tmp_path, kind):
     assert "\n" not in str(error.value)
 
 
+def ico(png):
+    """Return an ICO file that contains a PNG file and states 16 x 16 pixels."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
+
+
+@pytest.mark.parametrize("kind", ["GIF", "EPS", "ICO", "TGA"])
+def test_other_formats_are_refused_whatever_the_name(tmp_path, monkeypatch, kind):
+    """Pillow's further decoders, such as Ghostscript, do not even look at a file."""
+    encoded = io.BytesIO()
+    pillow_image(random_image(3)).save(encoded, "PNG" if kind == "ICO" else kind)
+    path = tmp_path / "x.png"
+    path.write_bytes(ico(encoded.getvalue()) if kind == "ICO" else encoded.getvalue())
+
+    def accept(*_):
+        raise AssertionError(f"opened as {kind}")
+
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, kind, (accept, accept))
+    for read in (image_io.read_image, image_io.read_size):
+        with pytest.raises(
+            UserError, match=r"x\.png cannot be read: it is not an image of a known"
+        ):
+            read(path)
+
+
 # Channels of 8 and of 16 bits that each format can hold.
 HELD = {
     ".png": ([1, 2, 3, 4], [1, 2, 3, 4]),
