@@ -157,7 +157,7 @@ def prepare_ours(task: Translations, form: Form, cell: Cell) -> Prepared:
     generator, params, _ = task.network(form.precision)
     shape = (cell.batch, cell.size, cell.size, 3)
     images = jax.random.uniform(jax.random.key(1), shape, minval=-1.0)
-    compiled = translate.lower(generator, params, images).compile()
+    compiled = jax.jit(translate, static_argnums=0).lower(generator, params, images).compile()
 
     def run(calls: int) -> None:
         for _ in range(calls):

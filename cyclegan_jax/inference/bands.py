@@ -5,7 +5,6 @@ rows are needed. Bands have the full width, so layers pad columns as usual; rows
 the top and at the bottom of the map.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax import ops
+from cyclegan_jax.inference.programs import jit_by_size
 from cyclegan_jax.models.layers import BatchNorm, Conv, InstanceNorm, NoNorm, ResizeConv, UpConv
 from cyclegan_jax.utils.image_io import to_float
 
@@ -229,7 +229,7 @@ class Map(NamedTuple):
         return tuple(codes[::-1]), arguments[::-1], part
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jit_by_size(128)  # an image has about 12
 def _compute(codes: tuple, arguments: list, part: Array) -> tuple[Array, Array, Array]:
     """Compute rows of a map [rows, W, C], and mean and variance [rows, C] of each."""
     x = part[None]

@@ -1,6 +1,5 @@
 """A trained generator applied to images of any size."""
 
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cyclegan_jax.build import build_networks
 from cyclegan_jax.inference.prepare import Prepared, finish, prepare
+from cyclegan_jax.inference.programs import jit_by_size
 from cyclegan_jax.inference.tiling import check_tiling, translate_in_bands
 from cyclegan_jax.state import Networks
 from cyclegan_jax.utils.errors import UserError
@@ -19,9 +19,10 @@ from cyclegan_jax.utils.image_io import read_image, to_float
 
 Array = jax.Array
 DIRECTIONS = ("a_to_b", "b_to_a")
+PROGRAMS = 32  # sizes, of images and batches, whose programs are kept
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jit_by_size(PROGRAMS)
 def translate(generator: Any, params: Any, images: Array) -> Array:
     """Apply a generator without dropout.
 
@@ -36,7 +37,7 @@ def translate(generator: Any, params: Any, images: Array) -> Array:
     return generator.apply({"params": params}, images)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jit_by_size(PROGRAMS)
 def translate_sharded(generator: Any, params: Any, images: Array) -> Array:
     """Apply `translate` to an equal shard of the images on each device of this process."""
     return jax.shard_map(

@@ -1,5 +1,6 @@
 """Translators of work directories, on images of any size, bit depth and channels."""
 
+import gc
 import json
 
 import jax
@@ -13,7 +14,7 @@ from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import LayerConfig
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
-from tests.translators import save_run, scaled_translator
+from tests.translators import Scaled, save_run, scaled_translator
 
 RNG = np.random.default_rng(0)
 
@@ -216,3 +217,16 @@ def test_arrays_that_are_no_images_are_refused(array):
     """Floats, too few axes and empty arrays are errors."""
     with pytest.raises(UserError, match="images: expected arrays"):
         scaled_translator()(array)
+
+
+def test_programs_of_many_sizes_are_dropped():
+    """Compiled programs do not accumulate with the number of sizes, and results are the same."""
+    generator, client = Scaled(), jax.devices()[0].client
+    sizes = [(8, width) for width in range(8, 8 + 4 * 50, 4)]
+    gc.collect()
+    before = len(client.live_executables())
+    for height, width in [*sizes, sizes[0]]:
+        x = np.full((1, height, width, 3), 0.5, np.float32)
+        np.testing.assert_array_equal(translate(generator, {}, x), -x)
+    gc.collect()
+    assert len(client.live_executables()) - before < 40
