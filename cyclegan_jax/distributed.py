@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cyclegan_jax.losses import Metrics
-from cyclegan_jax.state import TrainState
+from cyclegan_jax.state import KEY_TYPE, TrainState
 from cyclegan_jax.step import Batch, CycleGAN, train_step
 from cyclegan_jax.utils.errors import UserError
 
@@ -203,12 +203,12 @@ def compile_step(
     if model.axis_name != batch_axis(devices):
         raise ValueError(f"axis_name: expected {batch_axis(devices)}, got {model.axis_name}")
     step = functools.partial(train_step, model=model)
-    transform: Callable[..., Any]
-    if mesh is None:
-        transform = functools.partial(jax.jit, donate_argnums=0)
-    else:
-        transform = functools.partial(
-            jax.pmap,
+
+    def transform(update: Callable[..., Any]) -> Callable[..., Any]:
+        if mesh is None:
+            return jax.jit(update, donate_argnums=0)
+        return _with_plain_key(
+            update,
             axis_name=DEVICE_AXIS,
             in_axes=(None, 0, None),
             out_axes=(None, None),
@@ -231,6 +231,32 @@ def compile_step(
         return (one if placed.updates == 1 else several)(state, placed.arrays, frozen)
 
     return run
+
+
+def _with_plain_key(
+    update: Callable[..., Any], **options: Any
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Apply `jax.pmap` to an update, with the state's key passed as a plain array.
+
+    With several processes pmap reads typed keys on the host: each call would wait for the update
+    before.
+    """
+
+    def inner(state: TrainState, *args: Any) -> tuple[TrainState, Metrics]:
+        state, metrics = update(_typed(state), *args)
+        return state.replace(key=jax.random.key_data(state.key)), metrics
+
+    mapped = jax.pmap(inner, **options)
+
+    def outer(state: TrainState, *args: Any) -> tuple[TrainState, Metrics]:
+        state, metrics = mapped(state.replace(key=jax.random.key_data(state.key)), *args)
+        return _typed(state), metrics
+
+    return outer
+
+
+def _typed(state: TrainState) -> TrainState:
+    return state.replace(key=jax.random.wrap_key_data(state.key, impl=KEY_TYPE))
 
 
 def _mesh(devices: int | None) -> Mesh | None:

@@ -14,6 +14,7 @@ Array = jax.Array
 Params = Any
 ImageShape = tuple[int, int, int]
 
+KEY_TYPE = "threefry2x32"  # explicit, so that a library's new default changes no run
 GENERATORS = ("gen_ab", "gen_ba")
 DISCRIMINATORS = ("disc_a", "disc_b")
 
@@ -83,8 +84,7 @@ def create_state(
         average: Whether to keep running averages of the generators.
         dtype: Type of images, float32 or float64.
     """
-    # PRNG implementation and splitting are explicit so that a library's new default changes no run.
-    key = jax.random.key(seed, impl="threefry2x32")
+    key = jax.random.key(seed, impl=KEY_TYPE)
     network_keys = jax.random.split(jax.random.fold_in(key, 0x1217), 4)
     params = {}
     for name, network_key in zip(Networks._fields, network_keys, strict=True):

@@ -12,14 +12,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from cyclegan_jax.build import build_state
+from cyclegan_jax import distributed
+from cyclegan_jax.build import build_model, build_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import join_processes
 from cyclegan_jax.evaluation import results
 from cyclegan_jax.utils.errors import UserError
 from tests import short
 from tests.smallest import SIZE
+from tests.states import start_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +64,31 @@ def test_missing_processes():
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: not all processes of this run connected at 127.0")
     assert ended.stderr.count("\n") == 1
+
+
+def test_the_update_of_several_devices_gets_plain_arrays(monkeypatch):
+    """`jax.pmap` of several processes waits for the update before to read other arguments."""
+    leaves = []
+
+    def pmap(update, **_):
+        def call(state, batch, frozen):
+            leaves.extend(jax.tree.leaves((state, batch, frozen)))
+            return state, {}
+
+        return call
+
+    monkeypatch.setattr(jax, "pmap", pmap)
+    monkeypatch.setattr(
+        distributed, "_mesh", lambda devices: Mesh(np.array(jax.devices()[:1]), "batch")
+    )
+    config = short.get_config()
+    state = start_state(config, SIZE)
+    batch = {domain: np.zeros((1, *SIZE, 3), np.uint8) for domain in "ab"}
+    after, _ = distributed.compile_step(build_model(config, 1))(state, batch)
+    assert len(leaves) > 20
+    assert not [x for x in leaves if not jax.numpy.issubdtype(x.dtype, np.number)]
+    assert after.key.dtype == state.key.dtype
+    assert (jax.random.key_data(after.key) == jax.random.key_data(state.key)).all()
 
 
 def process_of(workdir: Path, number: int) -> int:
