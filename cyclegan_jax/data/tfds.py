@@ -1,11 +1,15 @@
 """Published CycleGAN datasets from TensorFlow Datasets, read without TensorFlow."""
 
+import contextlib
 import difflib
+import fcntl
 import io
+import logging
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,8 @@ import numpy as np
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import decode_image
 from cyclegan_jax.utils.tensorflow import import_tensorflow
+
+_LOG = logging.getLogger(__name__)
 
 NAMES = (
     "apple2orange",
@@ -80,9 +86,12 @@ def tfds_source(settings: Any, split: str, domain: str) -> TFDSSource:
         if not builder.is_prepared():
             _check_reachable(builder)
             import_tensorflow()
-            # The only format with random access that is read without TensorFlow.
-            builder = tfds.builder(full_name, data_dir=data_dir, file_format="array_record")
-            builder.download_and_prepare()
+            with _lock(builder.data_path, name):
+                builder = tfds.builder(full_name, data_dir=data_dir)
+                if not builder.is_prepared():  # by another process meanwhile
+                    # The only format with random access that is read without TensorFlow.
+                    builder = tfds.builder(full_name, data_dir=data_dir, file_format="array_record")
+                    builder.download_and_prepare()
         # `decode_image` decodes instead, so that damage is reported alike for all sources.
         decoders = {"image": tfds.decode.SkipDecoding()}
         records = builder.as_data_source(split_name, decoders=decoders)
@@ -97,6 +106,22 @@ def tfds_source(settings: Any, split: str, domain: str) -> TFDSSource:
             f"preparing it failed: {' '.join(str(error).split())[:200] or type(error).__name__}"
         ) from error
     return TFDSSource(records, f"{name}/{split_name}")
+
+
+@contextlib.contextmanager
+def _lock(data_path: Any, name: str) -> Iterator[None]:
+    """Keep other processes from preparing a dataset; wait for one that does."""
+    folder = Path(data_path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _LOG.warning("waiting for another process, which prepares %s in %s", name, folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            _LOG.warning("%s: no file locks here; do not start a second run meanwhile", folder)
+        yield
 
 
 def _check_reachable(builder: Any) -> None:

@@ -1,6 +1,9 @@
 """The published datasets, with the mock data of TFDS."""
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,13 +27,17 @@ def test_names_are_those_of_tfds():
 
 
 @pytest.mark.smoke
-def test_images_of_both_domains(monkeypatch):
+def test_images_of_both_domains(tmp_path, monkeypatch):
     """Splits, names, data.max_images and data.direction."""
     tfds = pytest.importorskip("tensorflow_datasets")
     monkeypatch.setattr(tfds_lib, "_check_reachable", lambda builder: None)
     with tfds.testing.mock_data(num_examples=5):
-        source_a, source_b = open_split(data_config(name="maps", max_images=3), "train")
-        swapped, _ = open_split(data_config(name="maps", direction="b_to_a"), "test")
+        source_a, source_b = open_split(
+            data_config(name="maps", max_images=3, dir=str(tmp_path)), "train"
+        )
+        swapped, _ = open_split(
+            data_config(name="maps", direction="b_to_a", dir=str(tmp_path)), "test"
+        )
         assert (len(source_a), len(source_b), len(swapped)) == (3, 3, 5)
         assert source_a.name(2) == "maps/trainA[2]"
         assert source_b.name(0) == "maps/trainB[0]"
@@ -39,6 +46,39 @@ def test_images_of_both_domains(monkeypatch):
     assert image.ndim == 3
     assert image.shape[-1] == 3
     assert image.dtype == "uint8"
+
+
+def test_several_processes_prepare_a_dataset_once(tmp_path, monkeypatch):
+    """All find it missing; one prepares it, and the others wait until it is complete."""
+    together, prepared, done = threading.Barrier(2), [], threading.Event()
+
+    class Builder:
+        data_path = tmp_path / "cycle_gan" / "maps" / "1.0.0"
+
+        def __init__(self, name, data_dir, file_format=None):
+            self.found = done.is_set()
+
+        def is_prepared(self):
+            return self.found
+
+        def download_and_prepare(self):
+            prepared.append(threading.get_ident())
+            threading.Event().wait(0.1)
+            done.set()
+
+        def as_data_source(self, split, decoders):
+            assert done.is_set()
+            return [{}]
+
+    decode = SimpleNamespace(SkipDecoding=object)
+    fake = SimpleNamespace(builder=Builder, decode=decode)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    monkeypatch.setattr(tfds_lib, "_check_reachable", lambda builder: together.wait(30))
+    settings = data_config(name="maps", dir=str(tmp_path))
+    with ThreadPoolExecutor(2) as processes:
+        opened = processes.map(lambda _: tfds_lib.tfds_source(settings, "train", "a"), range(2))
+        assert [len(source) for source in opened] == [1, 1]
+    assert len(prepared) == 1
 
 
 def test_wrong_names_list_the_choices(monkeypatch):
