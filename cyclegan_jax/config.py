@@ -97,6 +97,9 @@ RENAMED = {
     "sample_pictures": "sample_images",
 }
 
+# Fields that hold several paths, separated by commas.
+_PATH_LISTS = ("data.train_a", "data.train_b", "data.test_a", "data.test_b")
+
 PERIODS = ("log", "sample", "evaluate", "checkpoint", "backup")
 
 
@@ -306,6 +309,17 @@ def differences(config: ConfigDict, stored: ConfigDict) -> list[str]:
 def to_json(config: ConfigDict) -> str:
     """Return the JSON text of all fields."""
     return json.dumps(config.to_dict(), indent=2)
+
+
+def without_folders(config: ConfigDict) -> ConfigDict:
+    """Return a configuration to show to others: paths are reduced to their last part."""
+    config = config.copy_and_resolve_references()
+    for name, value in flatten(config).items():
+        if isinstance(value, str) and name != "evaluation.best":  # the name of a metric, a_to_b/fid
+            paths = value.split(",") if name in _PATH_LISTS else [value]
+            shown = ",".join(Path(path).name if "/" in path else path for path in paths)
+            config.update_from_flattened_dict({name: shown})
+    return config
 
 
 def from_dict(values: dict[str, Any], source: str) -> ConfigDict:

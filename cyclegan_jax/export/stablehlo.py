@@ -1,7 +1,8 @@
 """Generators as StableHLO, which JAX programs load without this package."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,21 @@ def to_stablehlo(network: Network) -> bytes:
         return jax.lax.platform_dependent(params, images, **forms)
 
     images = jax.ShapeDtypeStruct((batch, height, width, channels), jnp.float32)
-    exported = export.export(jax.jit(apply), platforms=["cpu", "cuda"])(images)
+    with _source_files_without_folders():
+        exported = export.export(jax.jit(apply), platforms=["cpu", "cuda"])(images)
     return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _source_files_without_folders() -> Iterator[None]:
+    """Context in which the source locations in modules do not name this machine's folders."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def load_stablehlo(path: str | os.PathLike) -> Callable[[Array], Array]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from cyclegan_jax import config as config_lib
 from cyclegan_jax.inference.translator import Network, translate
 from cyclegan_jax.utils.errors import UserError
 
@@ -34,12 +35,12 @@ class Trained(NamedTuple):
     step: int
 
     def metadata(self) -> dict[str, str]:
-        """Return the texts to store in a file, by name."""
+        """Return the texts to store in a file, by name, without folders of this machine."""
         return {
             "format_version": FORMAT_VERSION,
             "direction": self.direction,
             "step": str(self.step),
-            "config": json.dumps(self.config.to_dict()),
+            "config": json.dumps(config_lib.without_folders(self.config).to_dict()),
         }
 
 

@@ -27,7 +27,6 @@ from cyclegan_jax.utils.text import printable
 _RUN_IMAGES, _TRANSLATION_IMAGES = 8, 100
 _LABELS = ("input", "translated", "reconstructed")
 _LOSSES = ("generators/", "discriminators/", "learning_rate")
-_PATH_LISTS = ("data.train_a", "data.train_b", "data.test_a", "data.test_b")
 
 
 class Translation(NamedTuple):
@@ -172,21 +171,15 @@ def _fields(config: Any) -> list[dict[str, Any]]:
 
     defaults = config_lib.flatten(get_config())
     fields = []
+    # The page may be shown to others.
+    shown = config_lib.flatten(config_lib.without_folders(config))
     for full_name, value in config_lib.flatten(config).items():
         group, _, name = full_name.rpartition(".")
         changed = full_name not in defaults or value != defaults[full_name]
-        shown = _without_folders(full_name, value)
-        fields.append({"group": group, "name": name, "value": shown, "changed": changed})
+        fields.append(
+            {"group": group, "name": name, "value": str(shown[full_name]), "changed": changed}
+        )
     return fields
-
-
-def _without_folders(name: str, value: Any) -> str:
-    """Reduce the paths in a field to their last part: a page may be shown to others."""
-    text = str(value)
-    if name == "evaluation.best":  # the name of a metric, as a_to_b/fid
-        return text
-    paths = text.split(",") if name in _PATH_LISTS else [text]
-    return ",".join(Path(path).name if "/" in path else path for path in paths)
 
 
 def translation_page(source: Path, translated: Path, count: int = _TRANSLATION_IMAGES) -> str:

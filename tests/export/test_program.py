@@ -1,13 +1,16 @@
 """The export program: files and their metadata, verification, and refusals."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from cyclegan_jax import config as config_lib
 from cyclegan_jax.export import load_safetensors, load_stablehlo, onnx_graph
 from cyclegan_jax.export.exporters import EXPORTERS
 from cyclegan_jax.export.program import export_generator, main
@@ -52,6 +55,23 @@ def test_onnx_of_a_run(run, tmp_path, capsys):
     expected = translate(network.generator, network.params, x)
     np.testing.assert_allclose(run_onnx(path, x), expected, atol=1e-4)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("format", EXPORTERS)
+def test_files_contain_no_local_folders(run, tmp_path, format):
+    """A file that is given to others names neither the images' folders nor those of the program."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    config = config_lib.read_json(copied / "config.json")
+    config.data.dir = "~/secret/horses"
+    config.data.train_a = "/home/user/secret/a1,../secret/a2"
+    config.evaluation.best = "a_to_b/fid"
+    (copied / "config.json").write_text(config_lib.to_json(config))
+    content = export_generator(copied, tmp_path / f"model.{format}").path.read_bytes()
+    for folder in ("secret", "/home/user", str(tmp_path), str(Path(__file__).parents[2])):
+        assert folder.encode() not in content
+    if format != "stablehlo":
+        for kept in ("horses", "a1,a2", "a_to_b/fid"):
+            assert kept.encode() in content
 
 
 def test_onnx_runs_without_jax(run, tmp_path):
