@@ -20,6 +20,9 @@ from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.tensorflow import import_tensorflow
 
+# Updates whose metrics may stay on the device, unchecked.
+_MAX_PENDING = 1000
+
 
 class MetricsWriter:
     """Writer of the log, TensorBoard and the work directory; files are written by process 0."""
@@ -66,6 +69,9 @@ class MetricsWriter:
             str(workdir), just_logging=not self._is_writer, asynchronous=False
         )
         self._pending: list[tuple[int, Metrics]] = []
+        self._totals: dict[str, float] = {}
+        self._count, self._last_step = 0, 0
+        self._last: dict[str, float] = {}
         self._last_flush: tuple[int, float, float] | None = None
 
     def start(self, state: TrainState, hparams: dict[str, Any]) -> None:
@@ -82,14 +88,21 @@ class MetricsWriter:
             self.evaluate(state)
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Record the metrics of one or several updates, which stay on the device until `flush`.
+        """Record the metrics of one or several updates.
+
+        They stay on the device until `flush`, or until they are many.
 
         Args:
             step: Number of updates done.
             metrics: Scalars, or [n] of the last n updates.
+
+        Raises:
+            UserError: A metric is not finite; the message names the first such step.
         """
         self._pending.append((step, metrics))
         updates = next(iter(metrics.values())).size
+        if len(self._pending) * updates >= _MAX_PENDING:
+            self._collect()
         if step - updates < self._profile.start <= step:
             jax.profiler.start_trace(str(self._workdir))
             self._is_profiling = True
@@ -106,11 +119,17 @@ class MetricsWriter:
         Raises:
             UserError: A metric is not finite; the message names the first such step.
         """
-        if not self._pending:
+        self._collect()
+        if not self._count:
             return
-        rows = _by_update(jax.device_get(self._pending))
-        self._pending.clear()
-        for step, row in rows:
+        means = {name: total / self._count for name, total in self._totals.items()}
+        means["learning_rate"] = self._last["learning_rate"]  # a mean would blur its changes
+        self._totals, self._count = {}, 0
+        self._writer.write_scalars(self._last_step, means | self._speed(self._last_step, waited))
+
+    def _collect(self) -> None:
+        """Check the metrics on the device, and add them to the totals since the last `flush`."""
+        for step, row in _by_update(jax.device_get(self._pending)):
             for name, value in row.items():
                 if not np.isfinite(value):
                     raise UserError(
@@ -118,10 +137,10 @@ class MetricsWriter:
                         "checkpoints remain; a lower optimizer.learning_rate or "
                         "precision=float32 may help"
                     )
-        last_step, last = rows[-1]
-        means = {name: float(np.mean([row[name] for _, row in rows])) for name in last}
-        means["learning_rate"] = last["learning_rate"]  # a mean would blur its changes
-        self._writer.write_scalars(last_step, means | self._speed(last_step, waited))
+                self._totals[name] = self._totals.get(name, 0.0) + value
+            self._count += 1
+            self._last_step, self._last = step, row
+        self._pending.clear()
 
     def samples(self, state: TrainState, batch: Batch) -> None:
         """Write a grid of samples for each direction, as PNG and to TensorBoard.
@@ -170,7 +189,12 @@ class MetricsWriter:
         return values
 
     def end(self, state: TrainState) -> None:
-        """Print a table of the metrics at start and end, and the paths of the last samples."""
+        """Print a table of the metrics at start and end, and the paths of the last samples.
+
+        Raises:
+            UserError: A metric since the last `flush` is not finite.
+        """
+        self._collect()
         if not self._is_writer:
             return
         if self._evaluation is not None:
