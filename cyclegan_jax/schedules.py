@@ -45,7 +45,8 @@ def linear(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
     """Full rate for `constant_epochs`, then linear decay over `decay_epochs`, once per epoch.
 
     The rate is multiplied by 1 - max(0, epoch - constant) / (decay + 1) with epochs counted from 1,
-    as in the published code, so that the last epoch still trains, unless it is `stepped_first`.
+    as in the published code until July 2020, so that the last epoch still trains. `stepped_first` is
+    the code since then, whose last epoch has rate 0.
     """
 
     def schedule(step: Array) -> Array:
