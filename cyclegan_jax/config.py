@@ -72,6 +72,38 @@ AT_LEAST: dict[str, float] = {
     "checkpoints_to_keep": 1,
     "profile_steps": 1,
 }
+# Largest allowed value of the numbers for which more is a slip: it would overflow, exhaust memory,
+# or be silent for hours. The others must be at most `_AT_MOST`.
+AT_MOST: dict[str, float] = {
+    "seed": 2**32 - 1,
+    "batch_size": 2**16,
+    "micro_batches": 2**16,
+    "steps_per_dispatch": 1000,
+    "num_steps": 2**31 - 1,
+    "generator.blocks": 1000,
+    "generator.width": 2**13,
+    "discriminator.width": 2**13,
+    "discriminator.layers": 16,
+    "discriminator.scales": 16,
+    "pool_size": 10**5,
+    "generator_updates": 1000,
+    "discriminator_updates": 1000,
+    "schedule.constant_epochs": 10**6,
+    "schedule.decay_epochs": 10**6,
+    "schedule.step_epochs": 10**6,
+    "data.load_size": 2**15,
+    "data.crop_size": 2**15,
+    "data.crop_width": 2**15,
+    "data.cache_gib": 2**20,
+    "data.threads": 1024,
+    "data.prefetch_batches": 1000,
+    "data.shapes_size": 2**13,
+    "data.shapes_train": 10**6,
+    "data.shapes_test": 10**5,
+    "sample_images": 1000,
+    "profile_steps": 1000,
+}
+_AT_MOST = 10**9
 BELOW_ONE = ("optimizer.beta1", "optimizer.beta2", "average_decay", "generator.dropout")
 
 # Fields that decide the shape of the state: a run cannot be resumed with another value.
@@ -188,8 +220,11 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             least = AT_LEAST.get(name, 0)
-            if not value >= least or value == float("inf"):
+            if not value >= least:
                 raise UserError(_expected(name, f"at least {least}", value))
+            most = AT_MOST.get(name, _AT_MOST)
+            if value > most:
+                raise UserError(_expected(name, f"at most {most}", value))
     for name in BELOW_ONE:
         if values[name] >= 1:
             raise UserError(_expected(name, "a number below 1", values[name]))

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cyclegan_jax.utils.errors import UserError
+
 Array = jax.Array
 
 
@@ -45,8 +47,8 @@ def linear(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
     """Full rate for `constant_epochs`, then linear decay over `decay_epochs`, once per epoch.
 
     The rate is multiplied by 1 - max(0, epoch - constant) / (decay + 1) with epochs counted from 1,
-    as in the published code until July 2020, so that the last epoch still trains. `stepped_first` is
-    the code since then, whose last epoch has rate 0.
+    as in the published code until July 2020: the last epoch still trains. With `stepped_first`, as
+    in that code since then, the last epoch has rate 0.
     """
 
     def schedule(step: Array) -> Array:
@@ -122,7 +124,17 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
 def total_steps(
     num_steps: int | None, *, epochs: int, pairs_per_epoch: int, batch_size: int
 ) -> int:
-    """Return the updates in a run: `num_steps` if set, else all epochs, rounded up."""
+    """Return the updates in a run: `num_steps` if set, else all epochs, rounded up.
+
+    Raises:
+        UserError: They are more than the state can count.
+    """
     if num_steps is not None:
         return num_steps
-    return math.ceil(epochs * pairs_per_epoch / batch_size)
+    steps = -(-epochs * pairs_per_epoch // batch_size)
+    if steps >= 2**31:
+        raise UserError(
+            f"schedule: expected a run of fewer than {2**31:,} updates, got {steps:,} from "
+            f"{epochs:,} epochs of {pairs_per_epoch:,} pairs; lower schedule.constant_epochs"
+        )
+    return steps

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_jax import config as config_lib
+from cyclegan_jax.utils.errors import UserError
 from tests.refused_runs import refusal
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,27 @@ def test_configuration(config, tmp_path, field, value, expected):
         node = node[part]
     node[last] = value
     assert expected in refusal(config, tmp_path / "run")
+
+
+def test_every_number_has_a_largest_value(config):
+    """Numbers that would overflow, or take all memory, are refused as one line with the limit."""
+    numbers = {
+        name: value
+        for name, value in config_lib.flatten(config).items()
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    }
+    assert len(numbers) > 50
+    for name, value in numbers.items():
+        for huge in [10**30] if value is None or isinstance(value, int) else [1e300, float("inf")]:
+            changed = config.copy_and_resolve_references()
+            changed.update_from_flattened_dict({name: huge})
+            with pytest.raises(UserError) as caught:
+                config_lib.check(changed)
+            message = str(caught.value)
+            assert message.startswith(f"config.{name}: expected "), message
+            assert message.endswith(f", got {huge}")
+    for name, most in config_lib.AT_MOST.items():
+        assert most >= (numbers[name] or 0)
 
 
 @pytest.fixture

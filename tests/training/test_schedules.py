@@ -179,3 +179,12 @@ def test_run_length(batch_size, num_steps, expected):
     config.batch_size = batch_size
     config.num_steps = num_steps
     assert run_length(config, PAIRS) == expected
+
+
+def test_more_updates_than_the_state_counts():
+    """The message names the epochs and the pairs."""
+    config = default.get_config()
+    config.schedule.constant_epochs, config.schedule.decay_epochs = 10**6, 0
+    with pytest.raises(UserError, match="1,000,000 epochs of 6,000 pairs"):
+        run_length(config, 6000)
+    assert run_length(config, 600) == 6 * 10**8
