@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import shlex
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -302,5 +303,14 @@ def main(arguments: list[str] | None = None) -> None:
     defaults = config_lib.flatten(get_config() if base is None else base)
     fields = config_lib.flatten(config)
     flags = "".join(f" --config.{n}={v}" for n, v in fields.items() if v != defaults[n])
-    config_file = args.config or "configs/default.py"
-    print(f"to train: python main.py --config {config_file} --workdir {args.workdir}{flags}")
+    workdir = shlex.quote(str(args.workdir))
+    images = (
+        config.data.name if config.data.source == "tfds" else f"data.source={config.data.source}"
+    )
+    resume = f"--config {args.config or 'configs/default.py'} --workdir {workdir}"
+    print(f"to continue on {images}: python main.py {resume}{flags}")
+    own = f"--config {args.config or 'configs/folder.py'} --workdir NEW"
+    if args.config:
+        own += " --config.data.source=folder"
+    own += f" --config.data.dir=IMAGES --config.init_from={workdir}"
+    print(f"to train on your own images: python main.py {own}{flags}")

@@ -137,6 +137,10 @@ def test_a_generator_and_a_discriminator_alone(tmp_path, capsys):
     assert f"--workdir {workdir} --config.data.channels_a=2" in output.out
     assert "--config.generator.blocks=1 --config.generator.norm=batch" in output.out
     assert "warning: batch norms use the statistics of each batch" in output.err
+    (own,) = (line for line in output.out.splitlines() if "own images" in line)
+    start = "configs/folder.py --workdir NEW --config.data.dir=IMAGES --config.init_from="
+    assert start + str(workdir) in own
+    assert "--config.generator.norm=batch" in own
     stored = config_lib.read_json(workdir / "config.json")
     config.loss.identity = 0.0
     assert stored.to_dict() == config.to_dict()
