@@ -56,6 +56,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="folder of saved images (fake_b, fake_a, ...); results are not stored with the run",
     )
+    add("--overwrite", action="store_true", help="let --save replace the images of a step")
     add("--json", type=command.path, metavar="FILE", help="also write the results to a file")
     return parser.parse_args(arguments)
 
@@ -75,20 +76,27 @@ def main(arguments: list[str] | None = None) -> None:
     if args.json and not args.json.absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: no such folder")
     config = _configuration(args)
+    failures: list[UserError] = []
     if args.images:
         evaluation = build_evaluation(config)
         sets = read_sets(args.images, evaluation.real, evaluation.needs)
         results = evaluation.compute(sets)
-        columns = {str(args.images): results}
-        print(results_lib.table({"value": results}))
+        columns, table = {str(args.images): results}, results_lib.table({"value": results})
     else:
-        columns = {str(step): r for step, r in _evaluate_checkpoints(args, config).items()}
-        print(results_lib.table(columns))
+        evaluated = _evaluate_checkpoints(args, config, failures)
+        columns = {str(step): results for step, results in evaluated.items()}
+        table = results_lib.table(columns)
+    # What took long to compute reaches every place that can be written, the table last: its reader
+    # may be gone.
     if args.json:
         try:
             write_text(args.json, json.dumps(columns, indent=2) + "\n")
         except OSError as error:
-            raise UserError(f"--json {args.json}: cannot be written: {error.strerror}") from error
+            message = f"--json {args.json}: cannot be written: {error.strerror}"
+            failures.append(UserError(message))
+    print(table)
+    if failures:
+        raise failures[0]
 
 
 def _configuration(args: argparse.Namespace) -> Any:
@@ -111,7 +119,10 @@ def _configuration(args: argparse.Namespace) -> Any:
     return config
 
 
-def _evaluate_checkpoints(args: argparse.Namespace, config: Any) -> dict[int, Results]:
+def _evaluate_checkpoints(
+    args: argparse.Namespace, config: Any, failures: list[UserError]
+) -> dict[int, Results]:
+    """Return results by step, and write them to the work directory; append what fails there."""
     checkpoints = _checkpoints(args)
     evaluation = build_evaluation(config)
     if args.save:
@@ -120,13 +131,19 @@ def _evaluate_checkpoints(args: argparse.Namespace, config: Any) -> dict[int, Re
     results: dict[int, Results] = {}
     for checkpoint in checkpoints:
         translator = Translator.load(args.workdir, checkpoint=checkpoint)
+        saved = args.save and args.save / str(translator.step)
+        if saved and saved.exists() and not args.overwrite:
+            raise UserError(f"{saved}: exists; --overwrite replaces its images")
         sets = make_sets(translator, evaluation.real, evaluation.needs)
-        if args.save:
-            save_sets(sets, args.save / str(translator.step))
+        if saved:
+            save_sets(sets, saved)
         results[translator.step] = evaluation.compute(sets)
         if is_own_test_set:
-            results_lib.write_results(args.workdir, translator.step, results[translator.step])
-    if is_own_test_set:
+            try:
+                results_lib.write_results(args.workdir, translator.step, results[translator.step])
+            except UserError as error:
+                failures.append(error)
+    if is_own_test_set and not failures:
         _write_events(args.workdir, results)
     return results
 

@@ -91,6 +91,38 @@ def test_saved_images_have_the_same_metrics(run, tmp_path, capsys):
     assert difference.max() <= 1  # batches may round differently
 
 
+def test_nothing_computed_is_lost(run, tmp_path, capsys):
+    """Where the work directory or a file cannot be written, the others still get the results."""
+    copied = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copied / "evaluation", ignore_errors=True)
+    (copied / "evaluation").write_text("in the way")
+    written = tmp_path / "results.json"
+    arguments = ["--workdir", str(copied), "--checkpoint", "all"]
+    with pytest.raises(UserError, match="3.json: results cannot be written"):
+        evaluate.main([*arguments, "--json", str(written)])
+    table = capsys.readouterr().out
+    assert table.split()[:2] == ["3", "5"]
+    assert set(json.loads(written.read_text())) == {"3", "5"}
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="3.json: results cannot be written"):
+        evaluate.main([*arguments, "--json", str(tmp_path / "folder")])
+    assert capsys.readouterr().out == table
+
+
+def test_saved_images_are_not_overwritten(run, tmp_path):
+    """A step that was saved before is named before it is translated again."""
+    save = ["--workdir", str(run), "--save", str(tmp_path / "saved")]
+    evaluate.main(save)
+    file = tmp_path / "saved" / "5" / "fake_b" / "0001.png"
+    before = file.read_bytes()
+    file.write_bytes(b"edited")
+    with pytest.raises(UserError, match="saved/5: exists; --overwrite replaces"):
+        evaluate.main(save)
+    assert file.read_bytes() == b"edited"
+    evaluate.main([*save, "--overwrite"])
+    assert file.read_bytes() == before
+
+
 def test_segmentation_agrees_with_the_truth(run):
     """On the built-in dataset the published scores are those of the known labels."""
     config = config_lib.read_json(run / "config.json")
