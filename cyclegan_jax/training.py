@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
     Raises:
         UserError: The configuration, data or work directory is wrong, before anything is compiled;
             later, a loss is not finite or a checkpoint cannot be written.
-        InterruptedRun: After SIGINT or SIGTERM, once the state is saved.
+        InterruptedRun: After SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
     config_lib.check(config, jax.device_count())
     jax.config.update("jax_enable_x64", config.precision == "float64")
@@ -118,6 +118,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             if config.sample_at_start and start == 0 and step <= config.steps_per_dispatch:
                 writer.samples(state, batch)
             state, metrics = step_fn(state, placed)
+            stop.current = "this update"
             prefetcher.track(metrics)
             writer.add(step, metrics)
             signum = stop.agreed()

@@ -1,6 +1,8 @@
 """Signals that stop a run after the current update; a second ctrl-C ends it at once."""
 
+import contextlib
 import functools
+import os
 import signal
 import sys
 import threading
@@ -24,22 +26,29 @@ class InterruptedRun(Exception):  # noqa: N818 - not an error: the run stopped a
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM are recorded instead of ending the process.
+    """Context in which signals to stop are recorded instead of ending the process.
+
+    They are SIGINT, SIGTERM and, unless it is ignored as under nohup, SIGHUP.
 
     Attributes:
         signum: The signal that this process received, None before.
+        current: What the run finishes before it stops, for the message.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.current = "the compilation"
         self._previous: dict[int, object] = {}
         self._pending: jax.Array | None = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         # Python allows handlers in the main thread only; other threads leave signals as they are.
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._record)
+            self._listen()
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._record)
         return self
 
     def agreed(self) -> int | None:
@@ -55,12 +64,42 @@ class StopRequest:
         self._pending = _maximum(own)
         return None if previous is None else int(np.max(previous)) or None
 
+    def _listen(self) -> None:
+        """Start the thread that announces signals.
+
+        Python runs handlers between instructions of the main thread, which may be minutes later
+        when that one compiles.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._announce, args=(reader,), daemon=True)
+        thread.start()
+        self._stack.callback(os.close, reader)
+        self._stack.callback(thread.join)
+        self._stack.callback(os.close, writer)  # ends the thread
+        self._stack.callback(signal.set_wakeup_fd, previous)
+
+    def _announce(self, reader: int) -> None:
+        stopping = False
+        while received := os.read(reader, 1):
+            signum = received[0]
+            if signum == signal.SIGINT and stopping:
+                os._exit(128 + signum)
+            if signum in self._previous:
+                self.signum, stopping = signum, True
+                name = signal.Signals(signum).name
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    print(
+                        f"{name}: stopping after {self.current}; ctrl-C again stops at once",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+
     def _record(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         # The default handler needs no Python code to run, so it works in the middle of an update.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        name = signal.Signals(signum).name
-        print(f"{name}: stopping after this update; ctrl-C again stops at once", file=sys.stderr)
 
     def __exit__(
         self,
@@ -70,6 +109,7 @@ class StopRequest:
     ) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
+        self._stack.close()
 
 
 @functools.partial(jax.pmap, axis_name="devices")
