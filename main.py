@@ -5,7 +5,9 @@ On several machines, or with several processes on one, start the same command on
 `--process_id`. All processes must see the same work directory.
 """
 
+import contextlib
 import logging as standard_logging
+import signal
 import sys
 import traceback
 from typing import Any
@@ -89,8 +91,11 @@ if __name__ == "__main__":
     try:
         app.run(main, flags_parser=config_lib.parse_flags)
     except InterruptedRun as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signum)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signum)  # waits for the other processes
+    except KeyboardInterrupt:  # before the first update
+        command.leave(128 + signal.SIGINT)
     except UserError as error:
         distributed.leave(f"error: {error}")
     except Exception as error:

@@ -4,6 +4,8 @@ The names below are what a notebook needs; they are imported when first used.
 """
 
 import importlib
+import signal
+import sys
 from typing import Any
 
 _EXPORTS = {
@@ -34,6 +36,11 @@ __all__ = [
     "train_step",
     "write_image",
 ]
+
+
+if sys.argv[:1] == ["-m"]:  # `python -m cyclegan_jax.NAME`, before its imports
+    # Libraries can swallow the KeyboardInterrupt of ctrl-C while they are imported.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ a folder with its subfolders, and writes the translations under the same names.
 
 import argparse
 import sys
+import threading
 import time
 
 from cyclegan_jax.inference.files import plan_files, translate_files
@@ -24,6 +25,7 @@ class Progress:
     def __init__(self, total: int):
         """Start the clock for `total` images."""
         self.done = 0
+        self._lock = threading.Lock()
         self._total = total
         self._start = time.monotonic()
         self._shown = 0.0
@@ -35,13 +37,14 @@ class Progress:
         return time.monotonic() - self._start
 
     def add(self) -> None:
-        """Count an image."""
-        self.done += 1
-        seconds = self.seconds
-        if seconds > self._shown + 0.2 or self.done == self._total:
-            self._shown = seconds
-            left = round(seconds / self.done * (self._total - self.done))
-            self._show(f"{self.done} of {self._total} images, {left} s left")
+        """Count an image; thread-safe."""
+        with self._lock:
+            self.done += 1
+            seconds = self.seconds
+            if seconds > self._shown + 0.2 or self.done == self._total:
+                self._shown = seconds
+                left = round(seconds / self.done * (self._total - self.done))
+                self._show(f"{self.done} of {self._total} images, {left} s left")
 
     def _show(self, line: str) -> None:
         if sys.stderr.isatty():

@@ -148,7 +148,7 @@ def translate_files(
     Args:
         translator: The model.
         plans: Images and files, all with or all without a round trip.
-        on_done: Called after each image, whether translated or failed.
+        on_done: Called after each image, whether translated or failed, from any thread.
 
     Returns:
         {image: error} for those that could not be read, translated or written.
@@ -160,17 +160,18 @@ def translate_files(
         _check_formats(translator, plan)
     failures: Failures = {}
 
-    def result(plan: Plan, future: "Future[Item]", *, final: bool = False) -> Item | None:
+    def result(plan: Plan, future: "Future[Item]") -> Item | None:
         """Wait for a thread's result; a failure is recorded and gives None."""
         try:
-            value = future.result()
+            return future.result()
         except UserError as error:
             failures[plan.source] = str(error)
             on_done()
             return None
-        if final:
-            on_done()
-        return value
+
+    def write(loaded: _Loaded, outputs: list[Any], index: int) -> None:
+        _write(loaded, outputs, index)
+        on_done()  # here, so that files written after ctrl-C count too
 
     with ThreadPoolExecutor(_THREADS) as writers, contextlib.ExitStack() as stack:
         readers = ThreadPoolExecutor(_THREADS)
@@ -191,11 +192,11 @@ def translate_files(
             round_trip = plans[0].round_trip is not None
             outputs = translator.apply(inputs, fill=fill, round_trip=round_trip)
             for i, loaded in enumerate(batch):
-                writing.append((loaded.plan, writers.submit(_write, loaded, outputs, i)))
+                writing.append((loaded.plan, writers.submit(write, loaded, outputs, i)))
             while len(writing) > _BATCHES_AHEAD * fill:
-                result(*writing.popleft(), final=True)
+                result(*writing.popleft())
         for plan, written in writing:
-            result(plan, written, final=True)
+            result(plan, written)
     return failures
 
 
