@@ -5,6 +5,7 @@ tifffile such TIFF files.
 """
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -125,28 +126,33 @@ def is_tiff(stream: IO[bytes]) -> bool:
 
 
 def tiff_size(stream: IO[bytes]) -> tuple[int, int, int]:
-    """Return height, width and EXIF orientation of the first image in a TIFF file."""
+    """Return height, width and EXIF orientation of the image in a TIFF file.
+
+    Raises:
+        ValueError: There are several images.
+    """
     import tifffile
 
     with tifffile.TiffFile(stream) as tiff:
-        page = tiff.pages.first
+        page = _only_page(tiff)
         return page.imagelength, page.imagewidth, page.tags.valueof(_ORIENTATION_TAG, 1)
 
 
 def decode_deep_tiff(stream: IO[bytes]) -> tuple[np.ndarray, int] | None:
-    """Decode the first image of a TIFF file with several channels of more than 8 bits.
+    """Decode the image of a TIFF file with several channels of more than 8 bits.
 
     Returns:
         uint16 [H, W, 2 to 4] as stored and the EXIF orientation, or None for what is left to
         Pillow: CMYK and colours multiplied by alpha, both reduced to 8 bits, and all other images.
 
     Raises:
-        ValueError: The channels, their type or the compression are not supported.
+        ValueError: There are several images, or the channels, their type or the compression are not
+            supported.
     """
     import tifffile
 
     with tifffile.TiffFile(stream) as tiff:
-        page: Any = tiff.pages.first
+        page = _only_page(tiff)
         extra = tuple(page.extrasamples)
         contiguous = page.planarconfig == _CONTIGUOUS
         reduced = contiguous and (page.photometric == _CMYK or extra == _PREMULTIPLIED)
@@ -165,6 +171,14 @@ def decode_deep_tiff(stream: IO[bytes]) -> tuple[np.ndarray, int] | None:
         image = page.asarray(maxworkers=1)
         image = image if contiguous else np.moveaxis(image, 0, -1)
         return image[..., :channels], page.tags.valueof(_ORIENTATION_TAG, 1)
+
+
+def _only_page(tiff: Any) -> Any:
+    """Return the page of a TIFF file beside its thumbnails and masks."""
+    for page in itertools.islice(tiff.pages, 1, None):
+        if not (page.is_reduced or page.is_mask):
+            raise ValueError("expected one page, got a stack; save each page as a file of its own")
+    return tiff.pages.first
 
 
 def decode_deep_png(stream: IO[bytes]) -> np.ndarray | None:

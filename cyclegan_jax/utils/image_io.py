@@ -51,8 +51,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image as viewers show it.
 
     EXIF orientation is applied, palettes are expanded, alpha is kept as the last channel, CMYK
-    and other colour spaces become RGB. Samples of 16 bits are kept in PNG, TIFF and PGM. Of a file
-    with several pages the first is read.
+    and other colour spaces become RGB. Samples of 16 bits are kept in PNG, TIFF and PGM. Of an
+    animation the first frame is read.
 
     Args:
         path: A JPEG, PNG, TIFF, WebP, BMP, PPM or PGM file; its name does not matter.
@@ -61,8 +61,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         [H, W, C], uint8 or uint16, C from 1 to 4.
 
     Raises:
-        UserError: The file is missing, damaged, not an image, or holds values that are neither 8-
-            nor 16-bit (floating point, negative or 32-bit).
+        UserError: The file is missing, damaged, not an image, a TIFF stack of several pages, or
+            holds values that are neither 8- nor 16-bit (floating point, negative or 32-bit).
     """
     try:
         # Pillow maps plain TIFF files into memory when given a path, and then confuses height and

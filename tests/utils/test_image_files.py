@@ -171,6 +171,26 @@ def test_tiff_channels_that_are_not_supported_are_named(
         image_io.read_image(tmp_path / "x.tif")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_of_several_pages_is_refused(tmp_path, dtype, channels):
+    """No page is dropped silently; thumbnails and masks are no pages."""
+    image = random_image(channels, dtype, 32, 32)
+    values = image[..., 0] if channels == 1 else image
+    photometric = "rgb" if channels == 3 else "minisblack"
+    with tifffile.TiffWriter(tmp_path / "thumbnail.tif") as tiff:
+        tiff.write(values, photometric=photometric, metadata=None)
+        tiff.write(values[::4, ::4], photometric=photometric, subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "thumbnail.tif"), image)
+    assert image_io.read_size(tmp_path / "thumbnail.tif") == (32, 32)
+    tifffile.imwrite(tmp_path / "x.tif", np.stack([values, values]), photometric=photometric)
+    for read in (image_io.read_image, image_io.read_size):
+        with pytest.raises(
+            UserError, match=r"x\.tif cannot be read: expected one page, got a stack"
+        ):
+            read(tmp_path / "x.tif")
+
+
 # Operations that bring an image stored with each orientation upright, after the EXIF standard.
 UPRIGHT = {
     1: lambda x: x,
