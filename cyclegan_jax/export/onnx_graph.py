@@ -68,13 +68,13 @@ def build_model(network: Network, metadata: Mapping[str, str]) -> onnx.ModelProt
         )
     graph = _Graph()
     ops = GraphOps(graph, generator.config, network.params)
-    generator.forward(ops, Value(INPUT, network.channels))
+    unit, least = generator.granularity, max(generator.smallest, generator.granularity)
+    generator.forward(ops, Value(graph.check_multiple(INPUT, unit), network.channels))
 
     def images(name: str, channels: int) -> onnx.ValueInfoProto:
         shape: list[str | int | None] = ["batch", channels, "height", "width"]
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
-    unit, least = generator.granularity, max(generator.smallest, generator.granularity)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -106,6 +106,14 @@ class _Graph:
         """Add a node; return its name."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
+
+    def check_multiple(self, images: str, unit: int) -> str:
+        """Add nodes that fail for sides that are no multiples of `unit`; return their output.
+
+        Without them the result of other sizes would have another size than the images.
+        """
+        blocks = self.node("SpaceToDepth", images, name="blocks", blocksize=unit)
+        return self.node("DepthToSpace", blocks, name="checked", blocksize=unit, mode="DCR")
 
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """Add a constant, once; return its name."""
@@ -261,6 +269,7 @@ class GraphOps:
 
     def _activate(self, activation: Any, x: str, name: str) -> str:
         if activation not in _ACTIVATIONS:
-            raise UserError(f"export to onnx: activation {activation} does not support it")
+            name = getattr(activation, "__name__", activation)
+            raise UserError(f"export to onnx: activation {name} does not support it")
         kind, attributes = _ACTIVATIONS[activation]
         return self.graph.node(kind, x, name=name, **attributes)

@@ -1,6 +1,7 @@
 """Exported networks compute what the network computes in JAX, at any size."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,26 @@ def test_files_agree_with_jax(variant, norm, tmp_path):
         assert expected.std() > 0.1 and np.mean(np.abs(expected) > 0.99) < 0.1
         for result in (run_onnx(model.SerializeToString(), x), loaded(x)):
             np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(30, 32), (32, 30), (1, 32)])
+def test_onnx_refuses_sizes_that_the_network_does_not_take(size):
+    """Instead of a result of another size than the image."""
+    model = onnx_graph.build_model(random_network("resnet3", LayerConfig()), {}).SerializeToString()
+    assert run_onnx(model, np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 32, 32, 2)
+    with pytest.raises(Exception, match="blocks"):
+        run_onnx(model, np.zeros((1, *size, 3), np.float32))
+
+
+@pytest.mark.parametrize("activation", [jax.nn.gelu, functools.partial(jax.nn.elu, alpha=0.5)])
+def test_onnx_names_the_activation_that_it_does_not_support(activation):
+    """One line says what cannot be exported."""
+    network = random_network("resnet3", LayerConfig())
+    network = network._replace(generator=network.generator.clone(activation=activation))
+    with pytest.raises(
+        UserError, match="export to onnx: activation .*(gelu|elu).* does not support"
+    ):
+        onnx_graph.build_model(network, {})
 
 
 @pytest.mark.parametrize("norm", ["instance_affine", "instance_affine_std"])
