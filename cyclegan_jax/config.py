@@ -149,12 +149,16 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Run `flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
+    argv = ["--help" if argument == "-h" else argument for argument in argv]
     for flag, value in zip(argv[1:], [*argv[2:], ""], strict=False):
         name, equals, rest = flag.lstrip("-").partition("=")
         path = Path((rest if equals else value).split(":")[0])
         if flag.startswith("-") and name == "config" and not path.is_file():
-            files = ", ".join(sorted(str(p) for p in Path("configs").glob("[!_]*.py")))
-            raise UserError(f"--config={path}: no such file; choose from {files}")
+            folder = Path("configs")
+            if not folder.is_dir():  # started from another folder
+                folder = Path(__file__).parents[1] / folder
+            files = ", ".join(sorted(str(p) for p in folder.glob("[!_]*.py")))
+            raise UserError(f"--config={path}: no such file; choose from {files or 'your own'}")
     try:
         remaining = flags.FLAGS(argv)
     except UserError:
@@ -178,6 +182,15 @@ def _flag_error(argv: list[str], error: Exception) -> UserError:
     if wrong_type and wrong_type[1] in known:
         name, text = wrong_type.groups()
         return UserError(_wrong_type(name, text, known[name]))
+    missing = re.match(r"flag --(\w+)=None: Flag .* must have a value", str(error))
+    if missing:
+        return UserError(f"--{missing[1]} is missing: expected --config FILE and --workdir FOLDER")
+    argument = re.match(r"flag --config=(.+?):([^:]*): .*get_config\(\) takes 0 ", _one_line(error))
+    if argument:
+        return UserError(
+            f"--config={argument[1]}: expected no argument, which its get_config does not take, "
+            f"got {argument[2]!r}"
+        )
     unknown = re.match(r"Unknown command line flag '([\w.]+)'", str(error))
     if unknown and unknown[1] in known:
         return UserError(f"command line: fields are set as --config.{unknown[1]}=...")

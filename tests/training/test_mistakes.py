@@ -29,6 +29,9 @@ COMMAND_LINES = {
     "runs/x": "expected flags (--name=value), got 'runs/x'",
     "--config=configs/nothing.py": "no such file; choose from configs/celeba_glasses.py, ",
     "--config=configs/tfds.py:map": "did you mean maps",
+    "--config=configs/folder.py:maps": "configs/folder.py: expected no argument, which",
+    "only --config=tests/tiny.py": "--workdir is missing: expected --config FILE and --workdir",
+    "only --workdir=x": "--config is missing: expected --config FILE and --workdir",
 }
 
 # Imports JAX once, which starts no threads before its first use, and runs main.py in forks.
@@ -41,7 +44,9 @@ folder, *last = sys.argv[1:]
 for i, argument in enumerate(last):
     if os.fork() == 0:
         os.dup2(os.open(f"{folder}/stderr_{i}", os.O_CREAT | os.O_WRONLY), 2)
-        sys.argv = ["main.py", "--config=tests/tiny.py", f"--workdir={folder}/run", argument]
+        defaults = ["--config=tests/tiny.py", f"--workdir={folder}/run"]
+        only, argument = argument.startswith("only "), argument.removeprefix("only ")
+        sys.argv = ["main.py", *([] if only else defaults), argument]
         runpy.run_path("main.py", run_name="__main__")
     _, status = os.wait()
     print(os.waitstatus_to_exitcode(status))
@@ -62,6 +67,24 @@ def test_command_line(tmp_path):
         assert stderr.count("\n") == 1
         assert expected in stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_files_to_choose_from_in_another_folder(tmp_path, monkeypatch):
+    """The message lists files that can be named from there."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="no such file; choose from ") as caught:
+        config_lib.parse_flags(["main.py", "--config", "configs/folder.py"])
+    files = str(caught.value).split("choose from ")[1].split(", ")
+    assert len(files) > 5
+    assert all(Path(file).is_file() for file in files)
+
+
+def test_help():
+    """`-h` is `--help`."""
+    command = [sys.executable, "main.py", "-h"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "--workdir" in result.stdout
+    assert "error" not in result.stderr
 
 
 @pytest.mark.parametrize(
