@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     # Updates per call of the compiled program. More keep a GPU busy if updates are short; all
     # periods must be multiples of it.
     c.steps_per_dispatch = 1
-    # Updates in the whole run. Unset: as many as the epochs of `schedule` need.
+    # Updates in the whole run. Unset: as many as the epochs of `schedule` need. It does not change
+    # the schedule: for a rate that ends at 0 in a shorter run, set the epochs instead.
     c.num_steps = config_dict.placeholder(int)
     # Arithmetic of the networks: float32, bfloat16 (parameters, norm statistics and losses stay
     # float32), or float64 (slow; for comparing implementations).
@@ -180,7 +181,7 @@ def get_config() -> ConfigDict:
     c.sample_batch = False  # also sample the images just trained on
     c.evaluate_every_steps = 0  # metrics of the test sets, see `evaluation`
     c.checkpoint_every_steps = 1000
-    c.checkpoints_to_keep = 3  # the newest
+    c.checkpoints_to_keep = 3  # the newest; the best and the backups are kept beside them
     c.backup_every_steps = 0  # checkpoints of these steps are kept for good
     c.profile_at_step = 0  # record a TensorBoard profile from this step on; 0 records none
     c.profile_steps = 5

@@ -97,6 +97,13 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             jax.device_count(),
             jax.default_backend(),
         )
+        epochs = config.schedule.constant_epochs + config.schedule.decay_epochs
+        scheduled = epochs * dataset.pairs_per_epoch // config.batch_size
+        if num_steps < scheduled:
+            logging.info(
+                "num_steps=%d ends the run before the schedule of %d updates, which stays as it is",
+                *(num_steps, scheduled),
+            )
         writer = build_writer(config, workdir, num_steps, sources, evaluation)
         step_fn = compile_step(model)
         batches = dataset.batches(

@@ -177,6 +177,7 @@ def test_early_samples_and_a_run_that_is_extended(run, config, tmp_path, caplog)
     config.sample_early = True
     config.sample_batch = True
     shorter = train(config, tmp_path / "run")
+    assert "num_steps=5 ends the run before the schedule of 2400 updates" in caplog.text
     for folder in ("samples", "samples/batch"):
         names = {path.name for path in (tmp_path / "run" / folder).glob("*.png")}
         assert names == {f"{s:08d}_{d}.png" for s in range(1, 6) for d in ("a_to_b", "b_to_a")}
