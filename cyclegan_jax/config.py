@@ -149,6 +149,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Run `flags.FLAGS(argv)` for `absl.app.run`, with UserError in place of every traceback."""
+    # The shell does not expand the ~ of --config=~/x.
+    argv = [re.sub(r"^(--?config=)~/", rf"\1{Path.home()}/", argument) for argument in argv]
     argv = ["--help" if argument == "-h" else argument for argument in argv]
     for flag, value in zip(argv[1:], [*argv[2:], ""], strict=False):
         name, equals, rest = flag.lstrip("-").partition("=")

@@ -80,7 +80,7 @@ def folder_source(settings: Any, split: str, domain: str) -> FolderSource | None
     files: list[Path] = []
     folders: list[Path] = []
     for place in places:
-        images = _files_of(place, f"data.{field}")
+        images = _files_of(place, f"data.{field}", skip=settings.skip_unreadable)
         files += images
         folders += [place if place.is_dir() else _common_folder(images)] * len(images)
     return FolderSource(files, folders)
@@ -115,15 +115,18 @@ def _under_root(root: str, split: str, domain: str) -> Path | None:
     )
 
 
-def _files_of(place: Path, field: str) -> list[Path]:
-    """Return the image files of a folder or list file, in order; at least one."""
+def _files_of(place: Path, field: str, *, skip: bool) -> list[Path]:
+    """Return the image files of a folder or list file, in order; at least one.
+
+    With `skip`, entries of lists that are no files are left to be skipped when they are read.
+    """
     if place.is_dir():
         files = search(place, field)
         expected = f"files ending in {' '.join(s[1:] for s in SUFFIXES)}, in it or below"
     elif place.suffix.lower() in SUFFIXES:
         raise UserError(f"{field}: expected a folder or a list file, got the image {place}")
     elif place.is_file():
-        files = _read_list(place, field)
+        files = _read_list(place, field, skip=skip)
         expected = "one path of an image per line"
     else:
         raise UserError(f"{field}: no folder or list file {place}")
@@ -171,8 +174,8 @@ def search(folder: Path, field: str) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
-def _read_list(path: Path, field: str) -> list[Path]:
-    """Return the files of a list file, in its order."""
+def _read_list(path: Path, field: str, *, skip: bool) -> list[Path]:
+    """Return the files of a list file, in its order; see `_files_of`."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -183,7 +186,10 @@ def _read_list(path: Path, field: str) -> list[Path]:
         if not entry or entry.startswith("#"):
             continue
         file = path.parent / Path(entry).expanduser()
-        if not file.is_file():
-            raise UserError(f"{field}: list file {path}, line {number}: no such file {file}")
+        if not (skip or os.path.isfile(file)):  # noqa: PTH113 - Path.is_file() may raise
+            raise UserError(
+                f"{field}: list file {path}, line {number}: no such file {file}; "
+                "data.skip_unreadable=True skips such images"
+            )
         files.append(file)
     return files

@@ -134,7 +134,7 @@ class TrainImages:
             image = self._source[index]
         except UserError as error:
             if not self._skip_unreadable:
-                raise UserError(f"{error}; data.skip_unreadable=True skips such images") from error
+                raise _skippable(error) from error
             self._note_unreadable(index, error)
             return None
         name = self._source.name(index)
@@ -244,10 +244,14 @@ def transformed_images(
             image = source[index]
         except UserError as error:
             if not skip_unreadable:
-                raise
+                raise _skippable(error) from error
             _LOG.warning("skipped: %s", error)
             continue
         yield name, transform.prepare_test(image, name)
+
+
+def _skippable(error: UserError) -> UserError:
+    return UserError(f"{error}; data.skip_unreadable=True skips such images")
 
 
 def _all_unreadable(source: Source) -> UserError:

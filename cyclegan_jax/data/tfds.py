@@ -5,6 +5,7 @@ import difflib
 import fcntl
 import io
 import logging
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -79,7 +80,7 @@ def tfds_source(settings: Any, split: str, domain: str) -> TFDSSource:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(f"data.source=tfds requires tensorflow-datasets: {error}") from error
-    full_name, data_dir = f"cycle_gan/{name}", settings.dir or None
+    full_name, data_dir = f"cycle_gan/{name}", os.path.expanduser(settings.dir) or None  # noqa: PTH111 - a URL
     split_name = f"{split}{domain.upper()}"
     try:
         builder = tfds.builder(full_name, data_dir=data_dir)

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import functools
 import importlib.util
+import os
 import shlex
 import sys
 from collections import OrderedDict
@@ -243,7 +244,7 @@ def _restore(workdir: Path, checkpoint: str | int) -> tuple[ConfigDict, dict[str
 
 def _load_config(place: str) -> ConfigDict:
     """Load the configuration of FILE.py or FILE.py:ARGUMENT, as `main.py` does."""
-    path, _, argument = place.partition(":")
+    path, _, argument = os.path.expanduser(place).partition(":")  # noqa: PTH111 - not only a path
     spec = importlib.util.spec_from_file_location("import_config", path)
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise UserError(f"--config {path}: no such file; see those in configs/")

@@ -132,6 +132,18 @@ def test_list_files_keep_their_order(tmp_path):
     np.testing.assert_array_equal(source[1], 77)
 
 
+def test_missing_files_of_a_list_can_be_skipped(tmp_path):
+    """Where unreadable images are skipped, a missing one is such an image."""
+    four_folders(tmp_path)
+    (tmp_path / "trainA.txt").write_text("trainA/gone.png\ntrainA/1.png\n")
+    with pytest.raises(UserError, match="gone.png; data.skip_unreadable=True skips such images"):
+        open_split(data_config(tmp_path), "train")
+    source = open_split(data_config(tmp_path, skip_unreadable=True), "train")[0]
+    assert names(source) == ["gone.png", "1.png"]
+    with pytest.raises(UserError, match="gone.png: there is no such file"):
+        source[0]
+
+
 def test_a_missing_test_set_is_none(tmp_path):
     """A missing testA or testB is None, independently for each domain."""
     save(tmp_path / "trainA" / "x.png")

@@ -110,6 +110,21 @@ def test_without_network_says_so(tmp_path, monkeypatch):
         open_split(data_config(name="maps", dir=str(tmp_path)), "train")
 
 
+def test_home_is_expanded(tmp_path, monkeypatch):
+    """`data.dir` may begin with ~, as the folders of other sources may."""
+    asked = []
+
+    def builder(name, data_dir):
+        asked.append(data_dir)
+        raise OSError("asked")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", SimpleNamespace(builder=builder))
+    with pytest.raises(UserError, match="asked"):
+        open_split(data_config(name="maps", dir="~/data"), "train")
+    assert asked == [f"{tmp_path}/data"]
+
+
 def test_damaged_records_are_named():
     """A record that cannot be decoded is a UserError with dataset, split and index."""
     source = tfds_lib.TFDSSource([{"image": b"not an image"}], "maps/trainA")

@@ -222,6 +222,15 @@ def test_empty_folder(folders, name):
     assert name in refusal(config, root / "run")
 
 
+def test_damaged_test_image(folders):
+    """The image of a sample is named, and the field that skips it."""
+    config, root = folders
+    (root / "testA" / "0.jpg").write_text("not an image")
+    message = refusal(config, root / "run")
+    assert "testA/0.jpg" in message
+    assert "data.skip_unreadable=True skips such images" in message
+
+
 def test_text_named_jpg(folders):
     """The message names the file."""
     config, root = folders
