@@ -24,9 +24,17 @@ from cyclegan_jax import distributed
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.utils.command import lacks_memory
 from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.text import printable
 
 # Parts of the state whose arrays must have the shapes that the configuration gives them.
 _SHAPED = ("params.", "pools.", "average.", "optimizers.")
+
+
+def check_name(workdir: Path) -> None:
+    """Raise UserError if the path is not UTF-8, which Orbax needs to read and write."""
+    path = str(workdir.absolute())
+    if printable(path) != path:
+        raise UserError(f"work directory {printable(path)}: expected a name in UTF-8; rename it")
 
 
 class DamagedCheckpointError(UserError):
@@ -74,8 +82,10 @@ class Checkpoints:
             read_only: Whether to create and delete nothing.
 
         Raises:
-            UserError: `best.json` of an earlier version cannot be read.
+            UserError: `best.json` of an earlier version cannot be read, or the name of the work
+                directory is not UTF-8.
         """
+        check_name(workdir)
         self._folder = workdir / "checkpoints"
         self._config = config
         self._keep = keep

@@ -23,7 +23,7 @@ from cyclegan_jax.build import (
     check_image_size,
     run_length,
 )
-from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.checkpoint import Checkpoints, check_name
 from cyclegan_jax.distributed import compile_step, place
 from cyclegan_jax.evaluation.build import build_evaluation
 from cyclegan_jax.evaluation.metrics import Evaluation
@@ -82,6 +82,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             keep=config.checkpoints_to_keep,
             backup_every=config.backup_every_steps,
         )
+        stack.callback(checkpoints.close)
         state = start_state(config, dataset.image_size, checkpoints)
         start = int(state.step)
         if start >= num_steps:
@@ -117,7 +118,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         prefetcher = data.Prefetcher(
             batches, place, start_step=start, updates_per_dispatch=config.steps_per_dispatch
         )
-        for resource in (checkpoints, writer, batches, prefetcher):
+        for resource in (writer, batches, prefetcher):
             stack.enter_context(contextlib.closing(resource))
         writer.start(state, config_lib.flatten(config))
         logging.info("Compiling the update, which may take a minute")
@@ -261,6 +262,7 @@ def is_early(step: int) -> bool:
 
 def check_workdir(config: ConfigDict, workdir: Path) -> None:
     """Raise UserError if a folder holds something other than a run of these networks."""
+    check_name(workdir)
     path = workdir / "config.json"
     if path.exists():
         stored = config_lib.read_json(path)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from cyclegan_jax import config as config_lib
+from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.training import lock, train
+from cyclegan_jax.utils.errors import UserError
 from tests import short
 from tests.refused_runs import refusal
 
@@ -25,6 +28,21 @@ def test_work_directory_in_use(config, tmp_path):
     """A second run is refused while the first one is running."""
     with lock(tmp_path / "run"):
         assert "in use by another run" in refusal(config, tmp_path / "run")
+
+
+def test_names_that_are_not_utf8(config, tmp_path, caplog):
+    """They are refused before anything is created, by programs that read a run as well."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run\xff"))
+    assert "run\ufffd: expected a name in UTF-8" in refusal(config, folder)
+    assert not folder.exists()
+    try:
+        (folder / "checkpoints").mkdir(parents=True)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    (folder / "config.json").write_text(config_lib.to_json(config))
+    with pytest.raises(UserError, match="expected a name in UTF-8"):
+        Translator.load(folder)
+    assert not caplog.records
 
 
 def test_foreign_work_directory(config, tmp_path):
@@ -54,6 +72,14 @@ def short_config():
 def run(finished, tmp_path):
     """A copy of the finished run."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_a_finished_run_leaves_nothing_open(run, monkeypatch):
+    """Where there is nothing to do the checkpoints are closed as after training."""
+    closed = []
+    monkeypatch.setattr(Checkpoints, "close", lambda self: closed.append(self))
+    train(short_config(), run)
+    assert len(closed) == 1
 
 
 def test_networks_of_another_shape(run):
