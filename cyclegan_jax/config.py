@@ -73,7 +73,7 @@ AT_LEAST: dict[str, float] = {
     "profile_steps": 1,
 }
 # Largest allowed value of the numbers for which more is a slip: it would overflow, exhaust memory,
-# or be silent for hours. The others must be at most `_AT_MOST`.
+# or be silent for hours. The others must be at most `_AT_MOST`, by type.
 AT_MOST: dict[str, float] = {
     "seed": 2**32 - 1,
     "batch_size": 2**16,
@@ -103,7 +103,7 @@ AT_MOST: dict[str, float] = {
     "sample_images": 1000,
     "profile_steps": 1000,
 }
-_AT_MOST = 10**9
+_AT_MOST = {int: 10**9, float: 1e30}
 BELOW_ONE = ("optimizer.beta1", "optimizer.beta2", "average_decay", "generator.dropout")
 
 # Fields that decide the shape of the state: a run cannot be resumed with another value.
@@ -237,7 +237,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
             least = AT_LEAST.get(name, 0)
             if not value >= least:
                 raise UserError(_expected(name, f"at least {least}", value))
-            most = AT_MOST.get(name, _AT_MOST)
+            most = AT_MOST.get(name, _AT_MOST[type(known[name] or 0)])
             if value > most:
                 raise UserError(_expected(name, f"at most {most}", value))
     for name in BELOW_ONE:
