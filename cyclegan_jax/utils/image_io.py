@@ -4,6 +4,8 @@ An image is an array [H, W, C] of uint8 or uint16 with C = 1 (grey), 2 (grey, al
 4 (RGBA). The networks see float32 in [-1, 1].
 """
 
+import functools
+import io
 import os
 import struct
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from typing import IO, Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from cyclegan_jax.utils.atomic import atomic_path
 from cyclegan_jax.utils.errors import UserError
@@ -51,8 +53,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image as viewers show it.
 
     EXIF orientation is applied, palettes are expanded, alpha is kept as the last channel, CMYK
-    and other colour spaces become RGB. Samples of 16 bits are kept in PNG, TIFF and PGM. Of an
-    animation the first frame is read.
+    and other colour spaces become RGB, and 8-bit RGB with another ICC profile becomes sRGB. Samples
+    of 16 bits are kept in PNG, TIFF and PGM. Of an animation the first frame is read.
 
     Args:
         path: A JPEG, PNG, TIFF, WebP, BMP, PPM or PGM file; its name does not matter.
@@ -168,9 +170,30 @@ def _png_exif(stream: IO[bytes]) -> Image.Exif:
     return exif
 
 
+@functools.lru_cache(maxsize=8)
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the conversion from an ICC profile to sRGB.
+
+    None where the profile is that of sRGB, up to rounding, or cannot be used: most viewers ignore
+    those.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, mode)
+    except (ImageCms.PyCMSError, OSError, ImportError):
+        return None
+    levels = np.mgrid[0:256:51, 0:256:51, 0:256:51].reshape(3, 1, -1).T.astype(np.uint8)
+    probe = Image.fromarray(levels).convert(mode)
+    change = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe)
+    return transform if np.abs(change).max() > 3 else None
+
+
 def _as_array(pil: Image.Image, name: str) -> np.ndarray:
     """Load an open image as [H, W, C] uint8 or uint16."""
     pil.load()
+    profile = pil.info.get("icc_profile")
+    if profile and pil.mode in ("RGB", "RGBA") and (to_srgb := _to_srgb(profile, pil.mode)):
+        to_srgb.apply_in_place(pil)
     ImageOps.exif_transpose(pil, in_place=True)
     mode = pil.mode
     if mode == "F":

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 
 from cyclegan_jax.utils import image_io
 from cyclegan_jax.utils.errors import UserError
@@ -189,6 +189,64 @@ def test_tiff_of_several_pages_is_refused(tmp_path, dtype, channels):
             UserError, match=r"x\.tif cannot be read: expected one page, got a stack"
         ):
             read(tmp_path / "x.tif")
+
+
+# Primaries of Adobe RGB and of sRGB, as XYZ under D50: columns are red, green and blue.
+ADOBE_RGB = np.array(
+    [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
+)
+SRGB = np.array(
+    [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
+)
+ADOBE_GAMMA = 563 / 256
+
+
+def icc(primaries, gamma):
+    """Encode an RGB profile of ICC version 2 with one gamma."""
+    tags = {b"wtpt": (0.9642, 1.0, 0.8249)}
+    tags |= dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries.T, strict=True))
+    bodies = {
+        name: b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
+        for name, values in tags.items()
+    }
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0)
+    bodies |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    offset, table, data = 132 + 12 * len(bodies), b"", b""
+    for name, body in bodies.items():
+        table += name + struct.pack(">II", offset + len(data), len(body))
+        data += body
+    white = struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1.0, 0.8249)))
+    header = struct.pack(">I4sI", offset + len(data), b"\0\0\0\0", 0x02100000) + b"mntrRGB XYZ "
+    header = (header.ljust(36, b"\0") + b"acsp").ljust(68, b"\0") + white
+    return header.ljust(128, b"\0") + struct.pack(">I", len(bodies)) + table + data
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_a_wide_profile_become_srgb(tmp_path, suffix, channels):
+    """The colours are those of the standards' formulas, where sRGB has them; alpha is kept."""
+    image = random_image(channels, height=40, width=40)
+    image[..., :3] = 90 + image[..., :3] // 4  # nothing outside of sRGB
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    profile = icc(ADOBE_RGB, ADOBE_GAMMA)
+    pillow_image(image).save(tmp_path / f"x{suffix}", icc_profile=profile, **options)
+    linear = (image[..., :3] / 255) ** ADOBE_GAMMA @ (np.linalg.inv(SRGB) @ ADOBE_RGB).T
+    expected = 255 * (1.055 * np.clip(linear, 0, 1) ** (1 / 2.4) - 0.055)
+    read = image_io.read_image(tmp_path / f"x{suffix}")
+    assert np.abs(read[..., :3] - expected).max() < 2
+    assert np.abs(read[..., :3].astype(int) - image[..., :3]).max() > 8
+    np.testing.assert_array_equal(read[..., 3:], image[..., 3:])
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), b"damaged"],
+)
+def test_profiles_without_effect(tmp_path, profile):
+    """Of an image in sRGB no value changes; a damaged profile is ignored, as viewers do."""
+    image = random_image(3, height=40, width=40)
+    pillow_image(image).save(tmp_path / "x.png", icc_profile=profile)
+    np.testing.assert_array_equal(image_io.read_image(tmp_path / "x.png"), image)
 
 
 # Operations that bring an image stored with each orientation upright, after the EXIF standard.
