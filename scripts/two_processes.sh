@@ -15,7 +15,7 @@ for id in 0 1; do
     "$python" main.py --coordinator="127.0.0.1:$port" --num_processes=2 --process_id="$id" "$@" &
     eval "process_$id=$!"
 done
-trap 'kill -TERM "$process_0" "$process_1" 2>/dev/null' TERM INT
+trap 'kill -TERM "$process_0" "$process_1" 2>/dev/null' TERM INT HUP
 
 # A signal interrupts wait: wait again until the process has ended.
 code=0
