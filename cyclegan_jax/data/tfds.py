@@ -112,6 +112,9 @@ def tfds_source(settings: Any, split: str, domain: str) -> TFDSSource:
 @contextlib.contextmanager
 def _lock(data_path: Any, name: str) -> Iterator[None]:
     """Keep other processes from preparing a dataset; wait for one that does."""
+    if "://" in str(data_path):  # a bucket, which has no locks
+        yield
+        return
     folder = Path(data_path).parent
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:

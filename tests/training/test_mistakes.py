@@ -31,7 +31,6 @@ COMMAND_LINES = {
     "--config=configs/tfds.py:map": "did you mean maps",
     "--config=configs/folder.py:maps": "configs/folder.py: expected no argument, which",
     "only --config=tests/tiny.py": "--workdir is missing: expected --config FILE and --workdir",
-    "only --workdir=x": "--config is missing: expected --config FILE and --workdir",
 }
 
 # Imports JAX once, which starts no threads before its first use, and runs main.py in forks.
