@@ -24,7 +24,7 @@ from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import LayerConfig
 from cyclegan_jax.models.protocol import check_discriminator_size, check_generator_size
 from cyclegan_jax.optimizers import OPTIMIZERS
-from cyclegan_jax.schedules import SCHEDULES, Timeline, total_steps
+from cyclegan_jax.schedules import SCHEDULES, ReducedOnPlateau, Timeline, total_steps
 from cyclegan_jax.state import Networks, TrainState, create_state
 from cyclegan_jax.step import CycleGAN
 from cyclegan_jax.utils.errors import UserError
@@ -225,9 +225,13 @@ def build_state(config: Any, image_size: tuple[int, int]) -> TrainState:
         config: See `default_config.py`.
         image_size: (height, width) of training images.
     """
+    optimizers = {side: optimizer(0.0) for side, optimizer in build_optimizers(config).items()}
+    schedule = build_schedule(config, pairs_per_epoch=1)
+    if isinstance(schedule, ReducedOnPlateau):
+        optimizers["plateau"] = schedule.reducer
     return create_state(
         build_networks(config),
-        {side: optimizer(0.0) for side, optimizer in build_optimizers(config).items()},
+        optimizers,
         seed=config.seed,
         image_shapes={
             "a": (*image_size, config.data.channels_a),

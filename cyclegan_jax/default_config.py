@@ -101,13 +101,16 @@ def get_config() -> ConfigDict:
     o.beta2 = 0.999
 
     c.schedule = s = ConfigDict()
-    # linear, step, cosine, whose rate changes once per epoch; linear_per_update; constant
+    # linear, step, cosine, whose rate changes once per epoch; linear_per_update; constant; plateau
+    # (on the generators' loss); plateau_published (likewise, on a loss of 0, as in the original)
     s.name = "linear"
-    s.constant_epochs = 100  # linear: epochs at the full rate; a run has constant + decay epochs
+    # linear: epochs at the full rate; cosine: epochs from the full rate to zero. A run has
+    # constant + decay epochs.
+    s.constant_epochs = 100
     s.decay_epochs = 100  # linear: epochs on the way to zero
     s.step_epochs = 50  # step: the rate is divided by 10 every so often
-    # linear, step, cosine: each epoch has the rate of the one after it, as in the original since
-    # July 2020; the last epoch of linear then has rate 0.
+    # linear, step, cosine, plateau_published: each epoch has the rate of the one after it, as in
+    # the original since July 2020; the last epoch of linear then has rate 0.
     s.stepped_first = False
 
     c.data = da = ConfigDict()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from cyclegan_jax.utils.errors import UserError
 
@@ -90,14 +91,82 @@ def step(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
 
 
 def cosine(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
-    """Half a cosine wave from the full rate to zero over all epochs, once per epoch."""
-    epochs = max(1, timeline.constant_epochs + timeline.decay_epochs)
+    """A cosine wave, once per epoch: from the full rate to zero in `constant_epochs`, and back.
+
+    As in the published code, it rises again in the epochs of decay, so a run should have none.
+    """
+    epochs = max(1, timeline.constant_epochs)
 
     def schedule(step: Array) -> Array:
-        done = jnp.minimum(1.0, (timeline.epoch(step) + stepped_first).astype(float) / epochs)
+        done = (timeline.epoch(step) + stepped_first).astype(float) / epochs
         return timeline.learning_rate * (0.5 * (1.0 + jnp.cos(math.pi * done)))
 
     return schedule
+
+
+# The published code's arguments of PyTorch's ReduceLROnPlateau, and PyTorch's least change of rate.
+PLATEAU_FACTOR = 0.2
+PLATEAU_THRESHOLD = 0.01
+PLATEAU_PATIENCE = 5
+PLATEAU_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class ReducedOnPlateau:
+    """A schedule times a factor that depends on the losses of the run.
+
+    Attributes:
+        schedule: Updates done to the rate without the factor.
+        reducer: Is updated with the generators' loss of each update; its state has the factor,
+            `scale`, and is kept with those of the optimisers.
+    """
+
+    schedule: optax.Schedule
+    reducer: optax.GradientTransformationExtraArgs
+
+    def __call__(self, step: Array) -> Array:
+        """Return the rate without the factor."""
+        return jnp.asarray(self.schedule(step))
+
+
+def plateau(timeline: Timeline) -> ReducedOnPlateau:
+    """A fifth of the rate after six epochs in which the generators' loss has not fallen by 1%.
+
+    The loss is the sum of the generators' terms, averaged over an epoch.
+    """
+    reducer = optax.contrib.reduce_on_plateau(
+        PLATEAU_FACTOR,
+        patience=PLATEAU_PATIENCE + 1,  # PyTorch counts the epochs that it endures
+        rtol=PLATEAU_THRESHOLD,
+        accumulation_size=max(1, timeline.pairs_per_epoch // timeline.batch_size),
+        min_scale=_least_scale(timeline.learning_rate),
+    )
+    return ReducedOnPlateau(constant(timeline), reducer)
+
+
+def plateau_published(timeline: Timeline, stepped_first: bool = False) -> optax.Schedule:
+    """A fifth of the rate after every six epochs: `plateau` on a metric that is always 0.
+
+    The published code watches such a metric, so that its `plateau` does not depend on the run. The
+    first epoch counts as an improvement.
+    """
+    least = _least_scale(timeline.learning_rate)
+
+    def schedule(step: Array) -> Array:
+        epochs = timeline.epoch(step) + stepped_first
+        reductions = jnp.maximum(0, epochs - 1) // (PLATEAU_PATIENCE + 1)
+        factor = PLATEAU_FACTOR ** reductions.astype(float)
+        return timeline.learning_rate * jnp.maximum(factor, least)
+
+    return schedule
+
+
+def _least_scale(learning_rate: float) -> float:
+    """Return the factor below which PyTorch considers a further reduction too small."""
+    scale = 1.0
+    while learning_rate * scale * (1 - PLATEAU_FACTOR) > PLATEAU_EPSILON:
+        scale *= PLATEAU_FACTOR
+    return scale
 
 
 def constant(timeline: Timeline) -> optax.Schedule:
@@ -117,6 +186,8 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "linear_per_update": linear_per_update,
     "step": step,
     "cosine": cosine,
+    "plateau": plateau,
+    "plateau_published": plateau_published,
     "constant": constant,
 }
 

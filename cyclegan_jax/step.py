@@ -20,6 +20,7 @@ from cyclegan_jax.losses import (
 )
 from cyclegan_jax.models.bound import BoundNetwork
 from cyclegan_jax.models.layers import fold_in
+from cyclegan_jax.schedules import ReducedOnPlateau
 from cyclegan_jax.state import DISCRIMINATORS, GENERATORS, Networks, TrainState, subset
 from cyclegan_jax.utils.image_io import to_float
 
@@ -94,7 +95,7 @@ def train_step(
     pool_keys = {"a": pool_key_a, "b": pool_key_b}
     dropout_keys = image_keys(dropout_key, len(real["a"]), model.axis_name)
     penalty_keys = image_keys(penalty_key, len(real["a"]), model.axis_name)
-    rate = model.schedule(state.step)
+    rate = learning_rate(state, model)
     frozen = model.losses.frozen if frozen is None else frozen
 
     update_generators = generator_update(model)
@@ -113,8 +114,29 @@ def train_step(
         state, g_metrics, _ = update_generators(state, rate, fixed, (real,), dropout_keys)
 
     average = running_average(state, model.average_decay)
-    state = state.replace(step=state.step + 1, pools=pools, average=average)
+    optimizers = watch_plateau(state.optimizers, g_metrics, model)
+    state = state.replace(step=state.step + 1, optimizers=optimizers, pools=pools, average=average)
     return state, {"learning_rate": rate} | g_metrics | d_metrics
+
+
+def learning_rate(state: TrainState, model: CycleGAN) -> Array:
+    """Compute the learning rate of an update."""
+    rate = model.schedule(state.step)
+    if isinstance(model.schedule, ReducedOnPlateau):
+        rate *= state.optimizers["plateau"].scale
+    return rate
+
+
+def watch_plateau(
+    optimizers: dict[str, optax.OptState], metrics: Metrics, model: CycleGAN
+) -> dict[str, optax.OptState]:
+    """Show the generators' loss to a schedule that depends on it."""
+    if not isinstance(model.schedule, ReducedOnPlateau):
+        return optimizers
+    terms = [value for name, value in metrics.items() if name.startswith("generators/")]
+    loss = sum(terms, jnp.zeros(()))
+    _, plateau = model.schedule.reducer.update({}, optimizers["plateau"], value=loss)
+    return optimizers | {"plateau": plateau}
 
 
 def image_keys(key: Array, count: int, axis_name: str | None) -> Array:

@@ -1,13 +1,19 @@
 """Learning rates at the start, the knee, the end and past it, worked by hand from the papers."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import default
-from cyclegan_jax.build import build_schedule, run_length
+from cyclegan_jax.build import build_model, build_schedule, run_length
+from cyclegan_jax.distributed import compile_step
+from cyclegan_jax.step import learning_rate, watch_plateau
 from cyclegan_jax.utils.errors import UserError
+from tests import tiny
+from tests.states import noise_batches, start_state
 
 PAIRS = 10
 
@@ -39,10 +45,18 @@ def test_step(epoch, factor):
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (50, 0.853553), (100, 0.5), (200, 0)])
 def test_cosine(epoch, factor):
-    """The rate follows half a wave over all epochs: cos(pi/4) = 0.7071 after a quarter."""
+    """The rate follows half a wave over `constant_epochs`: cos(pi/4) = 0.7071 after a quarter."""
+    config = default.get_config()
+    config.schedule.update({"name": "cosine", "constant_epochs": 200, "decay_epochs": 0})
+    np.testing.assert_allclose(factor_at(config, epoch), factor, atol=1e-6)
+
+
+def test_cosine_rises_in_epochs_of_decay():
+    """As published, `decay_epochs` are the way back to the full rate."""
     config = default.get_config()
     config.schedule.name = "cosine"
-    np.testing.assert_allclose(factor_at(config, epoch), factor, atol=1e-6)
+    factors = [factor_at(config, epoch) for epoch in (0, 50, 100, 150, 199)]
+    np.testing.assert_allclose(factors, [1, 0.5, 0, 0.5, 0.999753], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +69,12 @@ def test_cosine(epoch, factor):
         ("step", 48, 1),
         ("step", 49, 0.1),
         ("step", 99, 0.01),
-        ("cosine", 49, 0.853553),
-        ("cosine", 199, 0),
+        ("cosine", 49, 0.5),
+        ("cosine", 99, 0),
+        ("cosine", 199, 1),
+        ("plateau_published", 5, 1),
+        ("plateau_published", 6, 0.2),
+        ("plateau_published", 12, 0.04),
     ],
 )
 def test_stepped_first(name, epoch, factor):
@@ -68,7 +86,7 @@ def test_stepped_first(name, epoch, factor):
         np.testing.assert_allclose(factor_at(config, epoch, update), factor, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["linear", "step"])
+@pytest.mark.parametrize("name", ["linear", "step", "cosine", "plateau_published"])
 @pytest.mark.parametrize("stepped_first", [False, True])
 def test_order_of_steps_is_that_of_pytorchs_schedulers(name, stepped_first):
     """PyTorch's schedulers, stepped before or after each epoch, have the same rates."""
@@ -85,19 +103,102 @@ def test_order_of_steps_is_that_of_pytorchs_schedulers(name, stepped_first):
             return 1 - max(0, epoch + 1 - 5) / (6 + 1)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    else:
+    elif name == "step":
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.1)
-    for epoch in range(11):
+    elif name == "cosine":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5)
+    else:
+        scheduler = published_plateau(optimizer)
+    # The metric of the published code's `plateau` is always 0.
+    metric = [0] if name == "plateau_published" else []
+    for epoch in range(60 if metric else 11):
         optimizer.step()
         if stepped_first:
-            scheduler.step()
+            scheduler.step(*metric)
         expected = scheduler.get_last_lr()[0] / 2e-4
-        np.testing.assert_allclose(factor_at(config, epoch), expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(factor_at(config, epoch), expected, rtol=2e-6, atol=1e-7)
         if not stepped_first:
-            scheduler.step()
+            scheduler.step(*metric)
 
 
-@pytest.mark.parametrize("name", ["constant", "linear_per_update", f"{__name__}:halved"])
+def published_plateau(optimizer):
+    """PyTorch's scheduler with the published code's arguments."""
+    torch = pytest.importorskip("torch")
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="min", factor=0.2, threshold=0.01, patience=5
+    )
+
+
+# Losses of epochs: falling, falling too slowly, falling again, then the least for good.
+PLATEAU_LOSSES = [*np.linspace(9, 7, 5), *np.linspace(7, 6.94, 9), *np.linspace(6, 5, 3), *[5] * 60]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_plateau_follows_the_mean_loss_of_an_epoch_as_pytorchs_scheduler(batch_size):
+    """Every epoch has the rate that PyTorch's scheduler gives it, down to the last reduction."""
+    torch = pytest.importorskip("torch")
+    config = default.get_config()
+    config.schedule.name = "plateau"
+    config.batch_size = batch_size
+    updates = 12 // batch_size
+    schedule = build_schedule(config, 12)
+    model = SimpleNamespace(schedule=schedule)
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=2e-4)
+    scheduler = published_plateau(optimizer)
+
+    @jax.jit
+    def update(optimizers, step, loss):
+        state = SimpleNamespace(optimizers=optimizers, step=step)
+        metrics = {"generators/cycle_a": loss - 1, "generators/cycle_b": 1.0, "discriminators/a": 9}
+        rate = learning_rate(state, model)
+        return watch_plateau(optimizers, metrics, model), rate
+
+    optimizers = {"plateau": schedule.reducer.init({"x": jnp.zeros(())})}
+    random = np.random.default_rng(0)
+    reduced = set()
+    for epoch, mean in enumerate(PLATEAU_LOSSES):
+        optimizer.step()
+        expected = scheduler.get_last_lr()[0]
+        reduced.add(expected)
+        losses = mean + random.permutation(np.linspace(-1, 1, updates))
+        for i, loss in enumerate(losses):
+            optimizers, rate = update(optimizers, epoch * updates + i, loss)
+            np.testing.assert_allclose(rate, expected, rtol=1e-5)
+        scheduler.step(mean)
+    assert len(reduced) == 8  # 2e-4 and seven reductions, after which PyTorch stops
+
+
+def test_plateau_in_a_run():
+    """The rates of a run are those of PyTorch's scheduler, given the losses of the run."""
+    torch = pytest.importorskip("torch")
+    config = tiny.get_config()
+    config.batch_size = 1
+    config.optimizer.learning_rate = 1e-6
+    config.schedule.name = "plateau"
+    pairs = 2
+    model = build_model(config, pairs)
+    step = compile_step(model)
+    state = start_state(config)
+    plateau = model.schedule.reducer.init(state.params)
+    state = state.replace(optimizers=state.optimizers | {"plateau": plateau})
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-6)
+    scheduler = published_plateau(optimizer)
+    batches = noise_batches(pairs, batch_size=1)
+    rates = []
+    for _ in range(16):
+        losses = []
+        optimizer.step()
+        for batch in batches:
+            state, metrics = step(state, batch)
+            rates.append(float(metrics["learning_rate"]))
+            np.testing.assert_allclose(rates[-1], scheduler.get_last_lr()[0], rtol=1e-5)
+            terms = [v for k, v in metrics.items() if k.startswith("generators/")]
+            losses.append(sum(map(float, terms)))
+        scheduler.step(np.mean(losses))
+    np.testing.assert_allclose([rates[0], rates[-1]], [1e-6, 4e-8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["constant", "linear_per_update", "plateau", f"{__name__}:halved"])
 def test_stepped_first_of_other_schedules_is_refused(name):
     """The error has the option and the schedule, which may be a user's own."""
     config = default.get_config()
