@@ -51,6 +51,9 @@ def small(recipe: str, seed: int) -> Any:
     if config.data.transform == "scale_shorter_and_crop":
         # The same for square images, but for tests, whose metrics need the whole scene.
         config.data.transform = "resize_and_crop"
+    if config.data.transform == "crop":
+        # Tests are cropped as well: scenes of the size of the crop, which are random themselves.
+        config.data.shapes_size = config.data.crop_size
     # A rate that decays does so within the run.
     epochs = max(1, num_steps // config.data.shapes_train)
     decays = config.schedule.name == "linear"
