@@ -23,6 +23,7 @@ SIZE = 16
 # `test_parity.py` trains the original.
 TRAININGS: dict[str, dict[str, Any]] = {
     "horse2zebra_224": {},
+    "horse2zebra_224, joint": {"network_steps": "joint"},
     "celeba": {},
     "firewatch": {},
     # Generators first: discriminators are shown the fakes of the generators' last update.
@@ -45,7 +46,8 @@ def test_training_follows_torchs(name: str) -> None:
     Relative differences are below 1e-6.
     """
     with jax.enable_x64(True):
-        config = parity.small_recipe(name, precision="float64", **TRAININGS[name])
+        recipe = name.removesuffix(", joint")
+        config = parity.small_recipe(recipe, precision="float64", **TRAININGS[name])
         parity.follow(config, SIZE, updates=6)
 
 
