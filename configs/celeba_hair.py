@@ -6,6 +6,8 @@ r"""Black hair to blond hair and back, on the faces of CelebA.
 Reproduces: the original's networks with reflection padding in every padded layer (transposed
 convolutions have none) and scores through a sigmoid. Discriminators are updated first; there is
 neither an identity loss nor an image pool; one epoch at a low, constant learning rate, in bfloat16.
+Weights start from PyTorch's defaults: the published code calls its own initialisation in a way that
+has no effect.
 
 Data: CelebA (Liu et al. 2015; mmlab.ie.cuhk.edu.hk/projects/CelebA.html, also on Kaggle), with the
 faces in `img_align_celeba` and the table `list_attr_celeba.csv` or `.txt`, together in one folder.
@@ -15,11 +17,9 @@ faces in `img_align_celeba` and the table `list_attr_celeba.csv` or `.txt`, toge
 Result: 48,472 updates. Samples show the first training images, and the last strips are the round
 trips of the trained networks. There are no metrics.
 
-Deviations: weights start from N(0, 0.02), as in the original CycleGAN, and those of the published
-code from PyTorch's default initialisation. Faces are resized bilinearly by Pillow, there by OpenCV:
-from 178x218 to 256x256, the results differ by at most 1 of 255, in a fifth of the values. The
-sample of step n shows the batch of update n, there that of update n + 1, both by the networks after
-n updates.
+Deviations: faces are resized bilinearly by Pillow, there by OpenCV: from 178x218 to 256x256, the
+results differ by at most 1 of 255, in a fifth of the values. The sample of step n shows the batch
+of update n, there that of update n + 1, both by the networks after n updates.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -9,7 +10,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.training import save_if_best
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
-from tests.states import start_state
+from tests.states import same_bits, start_state
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +152,18 @@ def test_damaged_record_of_an_earlier_version(tmp_path, states):
     assert reader.restore_params()[0] == 1
     with pytest.raises(UserError, match=r"best\.json"):
         reader.restore_params("best")
+
+
+def test_plateau_and_pending_gradients_are_restored(tmp_path):
+    """They are part of the state, so a resumed run continues with the reduced rate and with them."""
+    config = small_config()
+    config.schedule.name = "plateau"
+    config.update({"network_steps": "in_turn", "update_first": "discriminators", "pool_size": 0})
+    state = start_state(config, (8, 8))
+    state = state.replace(optimizers=jax.tree.map(lambda x: x + 3, state.optimizers))
+    assert {"plateau", "pending", "gen_ab", "disc_b"} <= set(state.optimizers)
+    checkpoints = Checkpoints(tmp_path, config.to_dict())
+    checkpoints.save(state)
+    checkpoints.wait()
+    restored = Checkpoints(tmp_path, config.to_dict(), read_only=True).restore(state)
+    assert same_bits(restored, state)
