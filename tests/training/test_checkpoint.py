@@ -155,7 +155,7 @@ def test_damaged_record_of_an_earlier_version(tmp_path, states):
 
 
 def test_plateau_and_pending_gradients_are_restored(tmp_path):
-    """They are part of the state, so a resumed run continues with the reduced rate and with them."""
+    """They are part of the state: a resumed run continues with the reduced rate and with them."""
     config = small_config()
     config.schedule.name = "plateau"
     config.update({"network_steps": "in_turn", "update_first": "discriminators", "pool_size": 0})
