@@ -100,8 +100,7 @@ def test_objectives(name):
     keras = name == "firewatch"
     assert config.optimizer.name == ("keras_adam" if keras else "adam")
     assert config.discriminator_steps == ("real_then_fake" if keras else "joint")
-    in_turn = name == "horse2zebra_224"
-    assert config.network_steps == ("in_turn" if in_turn else "joint")
+    assert config.network_steps == "joint"
     assert config.discriminator.sigmoid == (name in ("celeba_hair", "celeba_glasses", "firewatch"))
 
 

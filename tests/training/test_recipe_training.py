@@ -23,7 +23,7 @@ SIZE = 16
 # `test_parity.py` trains the original.
 TRAININGS: dict[str, dict[str, Any]] = {
     "horse2zebra_224": {},
-    "horse2zebra_224, joint": {"network_steps": "joint"},
+    "horse2zebra_224, in turn": {"network_steps": "in_turn"},
     "celeba": {},
     "firewatch": {},
     # Generators first: discriminators are shown the fakes of the generators' last update.
@@ -46,7 +46,7 @@ def test_training_follows_torchs(name: str) -> None:
     Relative differences are below 1e-6.
     """
     with jax.enable_x64(True):
-        recipe = name.removesuffix(", joint")
+        recipe = name.removesuffix(", in turn")
         config = parity.small_recipe(recipe, precision="float64", **TRAININGS[name])
         parity.follow(config, SIZE, updates=6)
 
