@@ -3,11 +3,13 @@
 import contextlib
 import json
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
@@ -126,8 +128,7 @@ class Checkpoints:
         # Each best checkpoint was better than those before, so the latest is the best.
         for step in reversed(self.steps):
             try:
-                with self._reading(step):
-                    metadata = self._manager.metadata(step).custom_metadata or {}
+                metadata = self._metadata(step)
             except DamagedCheckpointError as error:
                 logging.warning("%s; it does not count as the best", error)
                 continue
@@ -155,13 +156,16 @@ class Checkpoints:
             state=ocp.args.StandardSave(distributed.of_all_processes(state)),
             config=ocp.args.JsonSave(self._config),
         )
-        metadata = None
+        # TensorStore checks its index, but not the arrays' own bytes.
+        metadata: dict[str, Any] = {
+            "checksums": {"state": _checksum(state), "config": _checksum_of_json(self._config)}
+        }
         if best is not None:
             # Orbax's own metrics do not fit: a damaged file of them in one checkpoint keeps
             # CheckpointManager from opening, and BestN ranks by one metric in one direction, which
             # a run may change when it is resumed.
             self._best = Best(step, *best)
-            metadata = {"best": {"metric": self._best.metric, "value": self._best.value}}
+            metadata["best"] = {"metric": self._best.metric, "value": self._best.value}
         with self._writing():
             self._manager.save(step, args=items, custom_metadata=metadata, force=True)
 
@@ -245,6 +249,7 @@ class Checkpoints:
         with self._reading(step) as name:
             items = ocp.args.Composite(config=ocp.args.JsonRestore())
             values: dict[str, Any] = self._manager.restore(step, args=items)["config"]
+        self._check(step, "config", _checksum_of_json(values))
         return config_lib.from_dict(values, name)
 
     def _restore_step(self, step: int, template: Any = None) -> Any:
@@ -275,7 +280,27 @@ class Checkpoints:
         with self._reading(step):
             items = ocp.args.Composite(state=ocp.args.StandardRestore(template))
             state = self._manager.restore(step, args=items)["state"]
-        return distributed.of_this_process(state)
+        state = distributed.of_this_process(state)
+        self._check(step, "state", _checksum(state))
+        return state
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        """Return what was saved beside a checkpoint's state and configuration.
+
+        Raises:
+            DamagedCheckpointError: It cannot be read.
+        """
+        with self._reading(step):
+            return self._manager.metadata(step).custom_metadata or {}
+
+    def _check(self, step: int, item: str, checksum: int) -> None:
+        """Raise DamagedCheckpointError if an item differs from what was saved."""
+        # Checkpoints of earlier versions have no checksums.
+        saved = self._metadata(step).get("checksums", {}).get(item, checksum)
+        if saved != checksum:
+            raise DamagedCheckpointError(
+                f"{self._name(step)} cannot be read (its {item} differs from what was saved)"
+            )
 
     def _step(self, checkpoint: str | int) -> int:
         """Return the step that "best", or a step as text, refers to."""
@@ -347,6 +372,29 @@ class _KeepBest(PreservationPolicy):
         return [best is not None and checkpoint.step == best.step for checkpoint in checkpoints]
 
 
+def _checksum(state: Any) -> int:
+    """Return the CRC-32 of all names and arrays in a state, or in what was restored of one."""
+    checksum = 0
+    for name, leaf in sorted(_named(state)):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf).reshape(-1)
+        checksum = zlib.crc32(array.view(np.uint8), zlib.crc32(name.encode(), checksum))
+    return checksum
+
+
+def _checksum_of_json(values: Any) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
+def _named(state: Any) -> list[tuple[str, Any]]:
+    """Return (name, leaf) of all leaves, with the same names for a state and for its dictionary."""
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
+        for path, leaf in jax.tree.leaves_with_path(state)
+    ]
+
+
 def _read_best(path: Path) -> Best | None:
     """Read `best.json`, in which earlier versions recorded the best checkpoint."""
     if not path.is_file():
@@ -376,13 +424,9 @@ def _check_same_shapes(stored: Any, template: Any, name: str) -> None:
 
 def _shapes(state: Any) -> dict[str, list[int]]:
     """Return {name: shape} of the arrays in networks, pools, averages and optimisers."""
-    named = (
-        (jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-        for path, leaf in jax.tree.leaves_with_path(state)
-    )
     return {
         name: list(leaf.shape)
-        for name, leaf in named
+        for name, leaf in _named(state)
         if name.startswith(("params.", "pools.", "average.", "optimizers."))
         and hasattr(leaf, "shape")
     }

@@ -1,6 +1,7 @@
 """The best checkpoint: which one it is, how long it is kept, and where it is recorded."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -167,3 +168,26 @@ def test_plateau_and_pending_gradients_are_restored(tmp_path):
     checkpoints.wait()
     restored = Checkpoints(tmp_path, config.to_dict(), read_only=True).restore(state)
     assert same_bits(restored, state)
+
+
+@pytest.mark.parametrize("item", ["state", "config"])
+def test_other_content_than_was_saved_is_not_restored(tmp_path, states, item):
+    """A readable state or configuration that was exchanged is noticed, as damaged bytes are."""
+    other = tmp_path / "other"
+    changed = small_config()
+    changed.optimizer.learning_rate *= 2
+    for workdir, config, factor in ((tmp_path, small_config(), 1), (other, changed, 2)):
+        checkpoints = Checkpoints(workdir, config.to_dict())
+        for step in (1, 2):
+            state = states(step)
+            params = jax.tree.map(lambda x, by=factor: x * by, state.params)
+            checkpoints.save(state.replace(params=params))
+        checkpoints.wait()
+        checkpoints.close()
+    shutil.rmtree(tmp_path / "checkpoints" / "2" / item)
+    shutil.copytree(other / "checkpoints" / "2" / item, tmp_path / "checkpoints" / "2" / item)
+    checkpoints = Checkpoints(tmp_path, small_config().to_dict(), read_only=True)
+    assert checkpoints.restore_params()[0] == 1
+    assert int(checkpoints.restore(states(0)).step) == 1
+    with pytest.raises(UserError, match=f"its {item} differs from what was saved"):
+        checkpoints.restore_params(2)
