@@ -6,6 +6,7 @@ tifffile such TIFF files.
 
 import functools
 import itertools
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,10 @@ def check_writable(path: str | os.PathLike, channels: int, *, deep: bool = False
         raise UserError(f"image {path}: {name} cannot hold {'16-bit ' * deep}{kind}; use .png")
 
 
+# Describes each damaged file at length, beside what it raises.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+logging.getLogger("tifffile").propagate = False
+
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # by colour type; Pillow decodes grey and palettes
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Channels of an image by photometric interpretation (1 grey, 2 RGB) and extra samples (2 alpha,
@@ -129,13 +134,16 @@ def tiff_size(stream: IO[bytes]) -> tuple[int, int, int]:
     """Return height, width and EXIF orientation of the image in a TIFF file.
 
     Raises:
-        ValueError: There are several images.
+        ValueError: There are several images, or it states no size.
     """
     import tifffile
 
     with tifffile.TiffFile(stream) as tiff:
         page = _only_page(tiff)
-        return page.imagelength, page.imagewidth, page.tags.valueof(_ORIENTATION_TAG, 1)
+        height, width = page.imagelength, page.imagewidth
+        if not (isinstance(height, int) and isinstance(width, int)):  # tags may hold several values
+            raise ValueError("expected one height and one width")
+        return height, width, page.tags.valueof(_ORIENTATION_TAG, 1)
 
 
 def decode_deep_tiff(stream: IO[bytes]) -> tuple[np.ndarray, int] | None:

@@ -33,6 +33,11 @@ from cyclegan_jax.utils.formats import (
 # servers from strangers' uploads; these images are the user's own.
 Image.MAX_IMAGE_PIXELS = None
 
+# Headers of damaged and hostile files state any size, and decoders allocate it. Deflate, the
+# strongest compression in use, has at most 1,032 bytes in one.
+_PIXELS_PER_BYTE = 1100
+_SMALL_PIXELS = 2**27  # allowed in any case
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
 # Conversions of Pillow's other modes; that of "P" depends on the palette.
@@ -83,6 +88,7 @@ def decode_image(stream: IO[bytes], name: str) -> np.ndarray:
         name: Its name in messages.
     """
     try:
+        _read_header(stream)
         image = _decode_deep(stream)
         if image is None:
             stream.seek(0)
@@ -103,15 +109,29 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
     """
     try:
         with Path(path).open("rb") as stream:
-            if is_tiff(stream):
-                height, width, orientation = tiff_size(stream)
-            else:
-                with Image.open(stream, formats=READABLE) as pil:
-                    width, height = pil.size
-                    orientation = _orientation(pil, stream)
+            height, width, orientation = _read_header(stream)
     except Exception as error:
         raise _unreadable(str(path), error) from error
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[int, int, int]:
+    """Return height, width and EXIF orientation of an image.
+
+    Raises:
+        ValueError: The file is far too small for an image of that size.
+    """
+    if is_tiff(stream):
+        height, width, orientation = tiff_size(stream)
+    else:
+        with Image.open(stream, formats=READABLE) as pil:
+            width, height = pil.size
+            orientation = _orientation(pil, stream)
+    size = stream.seek(0, os.SEEK_END)
+    if height * width > max(_SMALL_PIXELS, _PIXELS_PER_BYTE * size):
+        raise ValueError(f"{size:,} bytes cannot hold the {width} x {height} pixels that it states")
+    stream.seek(0)
+    return height, width, orientation
 
 
 def _unreadable(name: str, error: Exception) -> UserError:

@@ -196,7 +196,7 @@ def test_loss_that_is_not_finite(tmp_path):
     config = short.get_config()
     config.checkpoint_every_steps = 1
     config.num_steps = 50
-    config.optimizer.learning_rate = 1e25
+    config.optimizer.learning_rate = 1e9
     message = refusal(config, tmp_path / "run")
     assert "at step" in message
     step = int(message.split("at step ")[1].split(":")[0])

@@ -497,3 +497,28 @@ def test_jpeg_refuses_what_it_cannot_hold(tmp_path, image):
     """JPEG drops neither alpha nor bits silently."""
     with pytest.raises(UserError, match="JPEG"):
         image_io.write_image(tmp_path / "x.jpg", image)
+
+
+def test_size_that_the_file_cannot_hold(tmp_path):
+    """A small file that states 4,000 million pixels is refused before they are allocated."""
+    path = tmp_path / "image.bmp"
+    Image.new("RGB", (8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[18:26] = struct.pack("<ii", 60_000, 70_000)  # width and height
+    path.write_bytes(data)
+    for read in (image_io.read_image, image_io.read_size):
+        with pytest.raises(UserError, match="246 bytes cannot hold the 60000 x 70000 pixels"):
+            read(path)
+
+
+def test_tiff_with_several_widths(tmp_path, caplog):
+    """A width that is a list of numbers is refused, and the decoder's log is not shown."""
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, np.zeros((8, 9), np.uint8))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages.first.tags["ImageWidth"].overwrite([9, 9, 9])
+    with pytest.raises(UserError, match="expected one height and one width"):
+        image_io.read_size(path)
+    with pytest.raises(UserError):
+        image_io.read_image(path)
+    assert not caplog.records
