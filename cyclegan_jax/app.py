@@ -6,6 +6,7 @@ and reconstructed. Only this machine can reach the page unless --host allows oth
 
 import argparse
 import html
+import logging
 import os
 import socket
 import tempfile
@@ -198,6 +199,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def _is_no_disconnect(record: logging.LogRecord) -> bool:
+    """Return whether a record of the server is not the traceback of a client that left."""
+    error = record.exc_info and record.exc_info[1]
+    return type(error).__name__ != "ClientDisconnect"
+
+
 def _check_address(host: str, port: int) -> None:
     """Raise UserError unless this process can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -225,6 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
             import gradio as gr
         except ImportError as error:
             raise UserError("the app needs Gradio: pip install 'gradio>=6,<7'") from error
+        logging.getLogger("uvicorn.error").addFilter(_is_no_disconnect)
         translator = Translator.load(args.workdir, "a_to_b", args.checkpoint, tile=args.tile)
         demo = Demo(translator, args.max_pixels)
         page = build_page(demo, printable(args.workdir.resolve().name))

@@ -152,7 +152,7 @@ def free_port():
 
 @contextlib.contextmanager
 def served(workdir, scratch, *more):
-    """Run the command and provide its HOST:PORT; it must leave no files in `scratch`."""
+    """Run the command and provide its HOST:PORT; it must leave no files and log no traceback."""
     command = [sys.executable, "-m", "cyclegan_jax.app", "--workdir", str(workdir)]
     command += ["--port", str(free_port()), *more]
     environment = os.environ | {"TMPDIR": str(scratch)}
@@ -168,8 +168,9 @@ def served(workdir, scratch, *more):
             yield text.split("http://")[1].split("/")[0]
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            rest = process.communicate(timeout=60)[0]
     assert process.returncode == 143
+    assert b"Traceback" not in rest
     assert list(scratch.iterdir()) == []
 
 
@@ -262,3 +263,20 @@ def test_in_a_browser(tmp_path):
         if sys.platform == "linux":  # where all of 127/8 is this machine
             with pytest.raises(OSError):
                 socket.create_connection(("127.0.0.2", int(address.split(":")[1])), timeout=2)
+
+
+def test_client_that_leaves_during_an_upload(tmp_path):
+    """The server logs no traceback, keeps no file of it, and goes on."""
+    pytest.importorskip("gradio", reason="Gradio is not installed")
+    workdir, scratch = tmp_path / "run", tmp_path / "scratch"
+    save_run(workdir, (7,))
+    scratch.mkdir()
+    with served(workdir, scratch) as address:
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            )
+        with urllib.request.urlopen(f"http://{address}/") as answer:
+            assert answer.status == 200

@@ -124,4 +124,4 @@ def compare(actual: Any, expected: Any, what: str) -> None:
 
 if __name__ == "__main__":
     run = harness.in_processes(trial, seconds=120, mib=6000, growth=2000)
-    harness.main(__doc__, run, trials=500)
+    harness.main(__doc__, harness.separate_trials(run), trials=500)

@@ -144,4 +144,4 @@ def check_refusal(workdir: Path, message: str, changes: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     run = harness.in_processes(trial, seconds=180, mib=8000, growth=3000)
-    harness.main(__doc__, run, trials=1000)
+    harness.main(__doc__, harness.separate_trials(run), trials=1000)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -148,12 +148,33 @@ def in_processes(
     return run
 
 
-def main(description: str | None, run: Callable[[int, Path], Outcome], trials: int) -> None:
+def separate_trials(run: Callable[[int, Path], Outcome]) -> "Campaign":
+    """Make a campaign of trials that do not depend on each other, each with an empty folder."""
+
+    def campaign(args: argparse.Namespace) -> Iterator[Outcome]:
+        with tempfile.TemporaryDirectory() as temporary:
+            for number in range(args.first, args.first + args.trials):
+                folder = Path(temporary) / str(number)
+                folder.mkdir()
+                outcome = run(args.seed * 1_000_000 + number, folder)
+                if outcome.kind not in GOOD and args.keep is not None:
+                    shutil.copytree(folder, args.keep / str(number), dirs_exist_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                yield outcome
+
+    return campaign
+
+
+# (--trials, --first, --seed, --keep) -> the outcome of each trial.
+Campaign = Callable[[argparse.Namespace], Iterable[Outcome]]
+
+
+def main(description: str | None, campaign: Campaign, trials: int) -> None:
     """Run a campaign from the command line.
 
     Args:
-        description: The campaign's docstring.
-        run: (seed, empty folder) -> outcome.
+        description: Its docstring.
+        campaign: Runs the trials.
         trials: Default number of trials.
     """
     parser = argparse.ArgumentParser(
@@ -165,22 +186,15 @@ def main(description: str | None, run: Callable[[int, Path], Outcome], trials: i
     parser.add_argument("--keep", type=Path, help="folder for the files of failed trials")
     parser.add_argument("--json", type=Path, help="file for all outcomes")
     args = parser.parse_args()
-    start, failed = time.monotonic(), 0
+    start = time.monotonic()
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for number in range(args.first, args.first + args.trials):
-            folder = Path(temporary) / str(number)
-            folder.mkdir()
-            outcome = run(args.seed * 1_000_000 + number, folder)
-            outcomes.append(outcome)
-            if outcome.kind not in GOOD:
-                failed += 1
-                print(f"trial {number}: {outcome.kind}: {outcome.detail}", flush=True)
-                if args.keep is not None:
-                    shutil.copytree(folder, args.keep / str(number), dirs_exist_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+    for number, outcome in enumerate(campaign(args), args.first):
+        outcomes.append(outcome)
+        if outcome.kind not in GOOD:
+            print(f"trial {number}: {outcome.kind}: {outcome.detail}", flush=True)
     for line in summary(outcomes):
         print(line)
+    failed = sum(outcome.kind not in GOOD for outcome in outcomes)
     print(f"{len(outcomes)} trials in {(time.monotonic() - start) / 60:.1f} min, {failed} failed")
     if args.json is not None:
         args.json.write_text(json.dumps([outcome._asdict() for outcome in outcomes], indent=1))

@@ -277,4 +277,4 @@ def check_app(path: Path) -> None:
 
 if __name__ == "__main__":
     run = harness.in_processes(trial, seconds=20, mib=3000, growth=600)
-    harness.main(__doc__, run, trials=2000)
+    harness.main(__doc__, harness.separate_trials(run), trials=2000)

@@ -103,4 +103,4 @@ def trial(seed: int, folder: Path) -> str:
 
 if __name__ == "__main__":
     run = harness.in_processes(trial, seconds=120, mib=4000, growth=1500)
-    harness.main(__doc__, run, trials=500)
+    harness.main(__doc__, harness.separate_trials(run), trials=500)
