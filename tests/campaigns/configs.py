@@ -25,13 +25,31 @@ from tests import short
 from tests.campaigns import harness
 
 # Fields for which large numbers are legal, and only slow.
-SIZES = (
-    "batch_size generator.width generator.blocks discriminator.width discriminator.layers "
-    "discriminator.scales data.channels_a data.channels_b data.load_size data.crop_size "
-    "data.crop_width data.shapes_size data.shapes_train data.shapes_test pool_size "
-    "generator_updates discriminator_updates steps_per_dispatch data.threads num_steps "
-    "data.prefetch_batches sample_images micro_batches"
-).split()
+SIZES = [
+    "batch_size",
+    "generator.width",
+    "generator.blocks",
+    "discriminator.width",
+    "discriminator.layers",
+    "discriminator.scales",
+    "data.channels_a",
+    "data.channels_b",
+    "data.load_size",
+    "data.crop_size",
+    "data.crop_width",
+    "data.shapes_size",
+    "data.shapes_train",
+    "data.shapes_test",
+    "pool_size",
+    "generator_updates",
+    "discriminator_updates",
+    "steps_per_dispatch",
+    "data.threads",
+    "num_steps",
+    "data.prefetch_batches",
+    "sample_images",
+    "micro_batches",
+]
 INTEGERS = (-1, 0, 1, 2, 3, 4, 5, 8, 16, 17, 32)
 LARGE = (1000, 10**6, 2**31 - 1, 2**31, 2**63, 10**30)
 NUMBERS = (-1.0, 0.0, 1e-8, 0.1, 0.5, 0.9, 0.999, 1.0, 1.5, 10.0, 1e6, 1e38, 1e300)

@@ -19,10 +19,10 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cyclegan_jax.app import Demo
+from cyclegan_jax.data import build_transform
 from cyclegan_jax.data.folder import SUFFIXES
 from cyclegan_jax.data.transforms import TRANSFORMS
 from cyclegan_jax.default_config import get_config
-from cyclegan_jax.data import build_transform
 from cyclegan_jax.inference.files import plan_files, translate_files
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.image_io import read_image, read_size

@@ -79,6 +79,3 @@ def compare(actual: Path, expected: Path) -> None:
         other = actual / "samples" / path.name
         if not other.is_file() or other.read_bytes() != path.read_bytes():
             raise WrongResultError(f"another sample {path.name}")
-    left = [path.name for path in actual.rglob("*") if "tmp" in path.name]
-    if left:
-        raise WrongResultError(f"temporary files are left: {left}")
