@@ -23,6 +23,9 @@ from cyclegan_jax.utils.errors import UserError
 # Seconds that the first process of a run waits for the others.
 PATIENCE = 300.0
 
+# Seconds without a sign of life after which JAX takes a process for dead and ends the others.
+HEARTBEAT = 40
+
 DEVICE_AXIS = "batch"
 
 
@@ -77,7 +80,11 @@ def join_processes(
     timer.start()
     try:
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=int(patience) + 60
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=int(patience) + 60,
+            heartbeat_timeout_seconds=HEARTBEAT,
         )
     except Exception as error:
         where = (

@@ -32,7 +32,7 @@ from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.metrics_writer import MetricsWriter
 from cyclegan_jax.state import TrainState
 from cyclegan_jax.step import Batch
-from cyclegan_jax.utils.atomic import write_text
+from cyclegan_jax.utils.atomic import TEMPORARY, write_text
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun, StopRequest
 
@@ -271,7 +271,7 @@ def check_workdir(config: ConfigDict, workdir: Path) -> None:
             logging.warning("Changed since the last start of this run: %s", line)
         return
     names = {path.name for path in workdir.iterdir()} if workdir.is_dir() else set()
-    if not all(name in _LEFTOVERS or name.startswith(".tmp-") for name in names):
+    if not all(name in _LEFTOVERS or name.startswith(TEMPORARY) for name in names):
         raise UserError(
             f"work directory {workdir}: expected a run, which has a config.json, or an empty "
             "folder, got other files; choose another one"

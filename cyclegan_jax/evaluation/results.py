@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_jax.utils.atomic import write_text
+from cyclegan_jax.utils.atomic import TEMPORARY, write_text
 from cyclegan_jax.utils.errors import UserError
 
 # {name: value}, such as {"a_to_b/fid": 61.5}
@@ -39,6 +39,8 @@ def read_results(workdir: Path) -> dict[int, Results]:
     """
     stored = {}
     for path in (workdir / "evaluation").glob("*.json"):
+        if path.name.startswith(TEMPORARY):
+            continue
         try:
             values = json.loads(path.read_text())
             stored[int(path.stem)] = {str(k): float(v) for k, v in values.items()}

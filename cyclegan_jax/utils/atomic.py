@@ -6,6 +6,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+# How the names of temporary files begin. A process that is killed leaves them behind.
+TEMPORARY = ".tmp-"
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -28,7 +31,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         OSError: The file cannot be synchronised or renamed.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -36,7 +39,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it must not hide the error of the block
+            temporary.unlink()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -17,6 +17,7 @@ from cyclegan_jax.evaluation.image_sets import make_sets
 from cyclegan_jax.evaluation.inception import FEATURES
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.utils import image_io
+from cyclegan_jax.utils.atomic import TEMPORARY
 from cyclegan_jax.utils.errors import UserError
 from tests import tiny
 from tests.translators import save_run, scaled_translator
@@ -385,6 +386,8 @@ def test_stored_results_and_their_table(tmp_path):
     results.write_results(tmp_path, 5, {"x": 1.0, "y": 2.0})
     results.write_results(tmp_path, 5, {"y": 3.0})
     results.write_results(tmp_path, 10, {"z": 4.0})
+    # Left by a process that was killed while it wrote.
+    (tmp_path / "evaluation" / f"{TEMPORARY}0123.json").write_text("{")
     stored = results.read_results(tmp_path)
     assert stored == {5: {"x": 1.0, "y": 3.0}, 10: {"z": 4.0}}
     lines = results.table({str(k): v for k, v in stored.items()}).splitlines()
