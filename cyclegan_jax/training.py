@@ -88,6 +88,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         if start >= num_steps:
             logging.info("Nothing to do: at step %d of %d", start, num_steps)
             return state
+        sample_images = build_sample_images(config, sources)
         write_config(config, workdir)
         logging.info(
             "%d images of A, %d of B, %d pairs per epoch, %d updates; %d %s device(s)",
@@ -105,7 +106,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                 "num_steps=%d ends the run before the schedule of %d updates, which stays as it is",
                 *(num_steps, scheduled),
             )
-        writer = build_writer(config, workdir, num_steps, sources, evaluation)
+        writer = build_writer(config, workdir, num_steps, sample_images, evaluation)
         step_fn = compile_step(model)
         batches = dataset.batches(
             start,
@@ -161,11 +162,10 @@ def build_writer(
     config: ConfigDict,
     workdir: Path,
     num_steps: int,
-    sources: data.Sources,
+    sample_images: Callable[[int], Batch],
     evaluation: Evaluation | None,
 ) -> MetricsWriter:
-    """Build the writer of a run; samples show test images, or training images without any."""
-    images = build_sample_images(config, sources)
+    """Build the writer of a run; `sample_images` is of `build_sample_images`."""
     networks = build_networks(config)
 
     def translator(state: TrainState) -> Translator:
@@ -175,7 +175,7 @@ def build_writer(
         workdir,
         num_steps=num_steps,
         translator=translator,
-        images=images,
+        images=sample_images,
         batch_images=config.sample_images if config.sample_batch else 0,
         evaluation=evaluation,
         profile=range(config.profile_at_step, config.profile_at_step + config.profile_steps),
@@ -185,7 +185,7 @@ def build_writer(
 def build_sample_images(config: ConfigDict, sources: data.Sources) -> Callable[[int], Batch]:
     """Build the function from a step to the images {a, b} of its sample.
 
-    They are the first ones, or, with `sample_random`, others at each step, which depend on (seed,
+    They are test images, or training images without any: the first ones, or, with `sample_random`, others at each step, which depend on (seed,
     step) alone.
 
     Raises:

@@ -223,12 +223,13 @@ def test_empty_folder(folders, name):
 
 
 def test_damaged_test_image(folders):
-    """The image of a sample is named, and the field that skips it."""
+    """The image of a sample is named, and the field that skips it; nothing of a run is left."""
     config, root = folders
     (root / "testA" / "0.jpg").write_text("not an image")
     message = refusal(config, root / "run")
     assert "testA/0.jpg" in message
     assert "data.skip_unreadable=True skips such images" in message
+    assert not (root / "run" / "config.json").exists()
 
 
 def test_text_named_jpg(folders):
