@@ -379,7 +379,7 @@ def _checksum(state: Any) -> int:
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(leaf).reshape(-1)
-        checksum = zlib.crc32(array.view(np.uint8), zlib.crc32(name.encode(), checksum))
+        checksum = zlib.crc32(array.view(np.uint8).data, zlib.crc32(name.encode(), checksum))
     return checksum
 
 
