@@ -185,8 +185,8 @@ def build_writer(
 def build_sample_images(config: ConfigDict, sources: data.Sources) -> Callable[[int], Batch]:
     """Build the function from a step to the images {a, b} of its sample.
 
-    They are test images, or training images without any: the first ones, or, with `sample_random`, others at each step, which depend on (seed,
-    step) alone.
+    They are test images, or training images without any: the first ones, or, with
+    `sample_random`, others at each step, which depend on (seed, step) alone.
 
     Raises:
         UserError: An image is unreadable, or the transform rejects it.

@@ -4,8 +4,8 @@
 
 Needs a C compiler. At a random moment one of the two is killed, stopped (SIGSTOP), or no longer
 able to write into the work directory. The other must end within a minute with a line that begins
-with `error:`, or that of JAX about another task. Then both are started again, and the run must complete in the bits of an undisturbed
-one.
+with `error:`, or that of JAX about another task. Then both are started again, and the run must
+complete in the bits of an undisturbed one.
 """
 
 import argparse
