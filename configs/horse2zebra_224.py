@@ -16,13 +16,9 @@ Result: 20,000 updates. A finished run continues with more: `--config.num_steps=
 
 Deviations: both generators are updated together, and gradients of a loss for other networks are
 dropped. The published code clears a network's gradients only after the network's own step, so that
-its discriminators learn to accept translated images, too. This option trains exactly as it does;
-in a scaled-down run on the built-in dataset it did not learn to translate (see docs/recipes.md):
-
-    ... --config.network_steps=in_turn
-
-A and B are paired by their position in the lists, not once at random (so the end of the longer list
-is never used).
+its discriminators learn to accept translated images, too; in a scaled-down run it did not learn to
+translate (see docs/recipes.md). A and B are paired by their position in the lists, not once at
+random (so the end of the longer list is never used).
 """
 
 from ml_collections import ConfigDict

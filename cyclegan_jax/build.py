@@ -208,9 +208,7 @@ def build_optimizers(config: Any) -> dict[str, Callable[[Any], optax.GradientTra
     optimizer(True, 0.0)  # an unsupported option is refused now, not when the update is traced
 
     sides = {"generators": True, "discriminators": False}
-    if config.network_steps == "in_turn":
-        sides = dict.fromkeys(Networks._fields, True)
-    elif config.loss.identity and config.loss.identity_step == "separate":
+    if config.loss.identity and config.loss.identity_step == "separate":
         sides["identity"] = False
     return {side: functools.partial(optimizer, joint) for side, joint in sides.items()}
 
@@ -231,9 +229,6 @@ def build_state(config: Any, image_size: tuple[int, int]) -> TrainState:
     schedule = build_schedule(config, pairs_per_epoch=1)
     if isinstance(schedule, ReducedOnPlateau):
         optimizers["plateau"] = schedule.reducer
-    if config.network_steps == "in_turn":
-        zeros = functools.partial(jax.tree.map, jnp.zeros_like)
-        optimizers["pending"] = optax.GradientTransformation(zeros, optax.identity().update)
     return create_state(
         build_networks(config),
         optimizers,

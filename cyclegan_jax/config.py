@@ -39,7 +39,6 @@ CHOICES: dict[str, Collection[Any]] = {
     "precision": ("float32", "bfloat16", "float64"),
     "update_first": ("generators", "discriminators"),
     "discriminator_steps": ("joint", "real_then_fake"),
-    "network_steps": ("joint", "in_turn"),
     "loss.identity_step": ("joint", "separate"),
     **{f"data.{name}": choices for name, choices in DATA_CHOICES.items()},
 }
@@ -297,23 +296,6 @@ def _check_best(config: ConfigDict) -> None:
         )
 
 
-def _check_in_turn(config: ConfigDict) -> None:
-    if config.network_steps != "in_turn":
-        return
-    values = flatten(config)
-    for name, value in {
-        "pool_size": 0,
-        "update_first": "discriminators",
-        "generator_updates": 1,
-        "discriminator_updates": 1,
-        "discriminator_steps": "joint",
-        "loss.identity_step": "joint",
-        "loss.extra": "",
-    }.items():
-        if values[name] != value:
-            raise UserError(_expected(name, f"{value!r} for network_steps=in_turn", values[name]))
-
-
 # Checks of fields that depend on each other.
 _RULES: tuple[Callable[[ConfigDict], None], ...] = (
     _check_bounded_scores,
@@ -322,7 +304,6 @@ _RULES: tuple[Callable[[ConfigDict], None], ...] = (
     _check_transform,
     _check_init_from,
     _check_best,
-    _check_in_turn,
 )
 
 

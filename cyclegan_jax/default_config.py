@@ -93,11 +93,6 @@ def get_config() -> ConfigDict:
     # Steps of the discriminators in an update: joint (real and generated images together),
     # real_then_fake (two steps; lsgan and vanilla)
     c.discriminator_steps = "joint"
-    # joint: both networks of a side take a step together. in_turn: each network takes a step on its
-    # own loss, disc_a, disc_b, gen_ba, gen_ab; the gradients that a loss has for other networks are
-    # added to those of their next steps, as in the published code of horse2zebra_224. Only without
-    # a pool and with discriminators first.
-    c.network_steps = "joint"
 
     c.optimizer = o = ConfigDict()
     o.name = "adam"  # adam, keras_adam (epsilon as in Keras 2)

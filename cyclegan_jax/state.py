@@ -28,11 +28,6 @@ class Networks(NamedTuple):
     disc_b: Any
 
 
-# The networks that an optimiser trains: by default one of each side's for both of its networks.
-TRAINED = {"discriminators": DISCRIMINATORS, "pending": (*GENERATORS, *DISCRIMINATORS)} | {
-    name: (name,) for name in (*GENERATORS, *DISCRIMINATORS)
-}
-
 # The domain of each network's input.
 INPUT_DOMAINS = {"gen_ab": "a", "gen_ba": "b", "disc_a": "a", "disc_b": "b"}
 
@@ -43,10 +38,8 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
         step: Number of updates done, an int32 scalar.
         params: {gen_ab, gen_ba, disc_a, disc_b}, each a tree of float32 (or float64).
-        optimizers: {generators, discriminators}, the states of the optimisers; `identity`, where
-            the identity loss has a step of its own; `plateau`, where the schedule is a
-            `ReducedOnPlateau`. Where networks are updated in turn, {gen_ab, gen_ba, disc_a, disc_b}
-            and `pending`, the gradients that wait for their network's next step.
+        optimizers: {generators, discriminators}, the states of the optimisers, and `identity`,
+            where the identity loss has a step of its own.
         pools: {a, b}, generated images of each domain that discriminators may see again.
         key: The run's PRNG key; an update uses `fold_in(key, step)`.
         average: {gen_ab, gen_ba}, running averages of the generators' parameters, or None.
@@ -101,7 +94,9 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         optimizers={
-            side: optimizer.init(subset(params, TRAINED.get(side, GENERATORS)))
+            side: optimizer.init(
+                subset(params, DISCRIMINATORS if side == "discriminators" else GENERATORS)
+            )
             for side, optimizer in optimizers.items()
         },
         pools={d: image_pool.create(pool_size, image_shapes[d], dtype) for d in ("a", "b")},

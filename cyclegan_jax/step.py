@@ -37,7 +37,7 @@ class CycleGAN(NamedTuple):
         schedule: Step to learning rate, of both optimisers.
         optimizers: {generators, discriminators}, each a function from the learning rate to an
             optimiser whose state does not depend on it, and `identity`, where the identity loss has
-            a step of its own; or {gen_ab, gen_ba, disc_a, disc_b}, see `update_in_turn`.
+            a step of its own.
         dtype: Type of images and losses, float32 or float64.
         update_first: "generators" or "discriminators", the side that is updated first.
         generator_updates: Updates of the generators on each batch.
@@ -101,10 +101,7 @@ def train_step(
     update_generators = generator_update(model)
     update_discriminators = discriminator_update(model)
 
-    if "pending" in state.optimizers:
-        pools = state.pools
-        state, g_metrics, d_metrics = update_in_turn(state, rate, frozen, real, dropout_keys, model)
-    elif model.update_first == "generators":
+    if model.update_first == "generators":
         fixed = (subset(state.params, DISCRIMINATORS), frozen, state.step)
         state, g_metrics, fake = update_generators(state, rate, fixed, (real,), dropout_keys)
         pools, shown = query_pools(state.pools, fake, pool_keys, model.axis_name)
@@ -210,66 +207,6 @@ def updating(loss: Callable[..., Any], side: str, model: CycleGAN) -> Update:
         return state, metrics, images
 
     return update
-
-
-# The order of `update_in_turn`, and the terms of each network's loss.
-IN_TURN = {
-    "disc_a": ("a",),
-    "disc_b": ("b",),
-    "gen_ba": ("adversarial_ba", "cycle_b", "identity_a"),
-    "gen_ab": ("adversarial_ab", "cycle_a", "identity_b"),
-}
-
-
-def update_in_turn(
-    state: TrainState, rate: Array, frozen: Any, real: Images, keys: Array, model: CycleGAN
-) -> tuple[TrainState, Metrics, Metrics]:
-    """Update each network by a step on its own loss, for `network_steps=in_turn`.
-
-    A loss has gradients for other networks as well: those of the generators in a discriminator's
-    loss, of the discriminator and the other generator in a generator's. They are added to the
-    gradients of those networks' next steps, as in code that clears the gradients of a network only
-    after its own step.
-
-    Returns:
-        The state, whose optimisers' `pending` has the gradients that are left, and the metrics of
-        the generators and of the discriminators.
-    """
-
-    def loss(name: str, params: Any, *args: Any) -> tuple[Array, tuple[Metrics, None]]:
-        generators, discriminators = subset(params, GENERATORS), subset(params, DISCRIMINATORS)
-        settings: dict[str, Any] = {"networks": model.networks, "losses": model.losses}
-        _, (terms, fake) = generator_loss(generators, discriminators, *args, **settings)
-        if name in DISCRIMINATORS:
-            *_, real, keys = args
-            _, (terms, _) = discriminator_loss(discriminators, real, fake, keys, **settings)
-        terms = {term: terms[term] for term in IN_TURN[name] if term in terms}
-        return sum(terms.values(), jnp.zeros(())), (terms, None)
-
-    pending = state.optimizers["pending"]
-    metrics: dict[str, Metrics] = {"generators": {}, "discriminators": {}}
-    norms: dict[str, list[Array]] = {"generators": [], "discriminators": []}
-    for name in IN_TURN:
-        gradient = mean_gradient(functools.partial(loss, name), 2, model)
-        gradients, terms, _ = gradient(state.params, frozen, state.step, real, keys)
-        pending = jax.tree.map(jnp.add, pending, gradients)
-        optimizer = model.optimizers[name](rate)
-        params = subset(state.params, (name,))
-        updates, optimizer_state = optimizer.update(
-            subset(pending, (name,)), state.optimizers[name], params
-        )
-        state = state.replace(
-            params=state.params | optax.apply_updates(params, updates),
-            optimizers=state.optimizers | {name: optimizer_state},
-        )
-        side = "discriminators" if name in DISCRIMINATORS else "generators"
-        metrics[side] |= {f"{side}/{term}": value for term, value in terms.items()}
-        norms[side].append(optax.global_norm(pending[name]))
-        pending = pending | {name: jax.tree.map(jnp.zeros_like, pending[name])}
-    for side, values in norms.items():
-        metrics[side][f"gradient_norm/{side}"] = optax.global_norm(values)
-    state = state.replace(optimizers=state.optimizers | {"pending": pending})
-    return state, metrics["generators"], metrics["discriminators"]
 
 
 def in_turn(first: Update, second: Update) -> Update:

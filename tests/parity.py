@@ -107,12 +107,8 @@ def assert_trees_close(ours: Any, theirs: Any, **tolerance: Any) -> None:
 def make_trainer(config: Any, size: int) -> torch_cyclegan.Trainer:
     """Build the PyTorch trainer for images of size x size, with the published initialisation."""
     torch.manual_seed(0)
-    trainer = torch_cyclegan.Trainer
-    if config.optimizer.name == "keras_adam":
-        trainer = torch_recipes.KerasTrainer
-    elif config.network_steps == "in_turn":
-        trainer = torch_recipes.InTurnTrainer
-    return trainer(
+    keras = config.optimizer.name == "keras_adam"
+    return (torch_recipes.KerasTrainer if keras else torch_cyclegan.Trainer)(
         config,
         dtype=torch.float64 if config.precision == "float64" else torch.float32,
         build_generator=torch_recipes.build_generator,

@@ -331,45 +331,6 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-class InTurnTrainer(Trainer):
-    """The updates of horse2zebra_224's code: four losses, and four optimisers, one after the other.
-
-    Gradients of a network are cleared after its own step only, so that those of other losses count
-    in its next step.
-    """
-
-    def step(self, real_a: Tensor, real_b: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """Update all networks once; see `Trainer.step`."""
-        o, real, losses = self.config.optimizer, {"a": real_a, "b": real_b}, {}
-        if not hasattr(self, "adams"):
-            self.adams = {
-                name: torch.optim.Adam(
-                    network.parameters(), lr=o.learning_rate, betas=(o.beta1, o.beta2)
-                )
-                for name, network in self.networks.items()
-            }
-        for domain, source, generator in (("a", "b", "gen_ba"), ("b", "a", "gen_ab")):
-            disc = self.networks[f"disc_{domain}"]
-            fake = self.networks[generator](real[source])
-            on_real = adversarial(disc(real[domain]), True, "lsgan", 1.0)
-            loss = 0.5 * (on_real + adversarial(disc(fake), False, "lsgan"))
-            losses[f"discriminators/{domain}"] = self._own_step(f"disc_{domain}", loss)
-        for name, terms in (
-            ("gen_ba", ("adversarial_ba", "cycle_b", "identity_a")),
-            ("gen_ab", ("adversarial_ab", "cycle_a", "identity_b")),
-        ):
-            values, _ = self.generator_losses(real)
-            losses |= {f"generators/{term}": values[term].detach() for term in terms}
-            self._own_step(name, torch.stack([values[term] for term in terms]).sum())
-        return losses
-
-    def _own_step(self, name: str, loss: Tensor) -> Tensor:
-        loss.backward()
-        self.adams[name].step()
-        self.adams[name].zero_grad()
-        return loss.detach()
-
-
 class Counter:
     """Steps of all models that are compiled with one optimiser."""
 

@@ -155,14 +155,13 @@ def test_damaged_record_of_an_earlier_version(tmp_path, states):
         reader.restore_params("best")
 
 
-def test_plateau_and_pending_gradients_are_restored(tmp_path):
-    """They are part of the state: a resumed run continues with the reduced rate and with them."""
+def test_plateau_is_restored(tmp_path):
+    """It is part of the state: a resumed run continues with the reduced rate."""
     config = small_config()
     config.schedule.name = "plateau"
-    config.update({"network_steps": "in_turn", "update_first": "discriminators", "pool_size": 0})
     state = start_state(config, (8, 8))
     state = state.replace(optimizers=jax.tree.map(lambda x: x + 3, state.optimizers))
-    assert {"plateau", "pending", "gen_ab", "disc_b"} <= set(state.optimizers)
+    assert "plateau" in state.optimizers
     checkpoints = Checkpoints(tmp_path, config.to_dict())
     checkpoints.save(state)
     checkpoints.wait()

@@ -96,7 +96,6 @@ def test_help():
             "config.optimizer.learning_rate: expected at least 0, got -1.0",
         ),
         ("optimizer.beta1", 1.0, "config.optimizer.beta1: expected a number below 1, got 1.0"),
-        ("network_steps", "in_turn", "config.pool_size: expected 0 for network_steps=in_turn, got"),
         ("generator.variant", "resnet7", "expected one of resnet3, resnet6, resnet9"),
         ("generator.variant", "unet128", "multiples of 128 and at least 128, got images of 32x32"),
         ("discriminator.layers", 5, "expected sides of at least 96, got images of 32x32"),
