@@ -1,6 +1,7 @@
 """Run the trials of a campaign, in processes that they may crash, and report their outcomes."""
 
 import argparse
+import atexit
 import collections
 import json
 import multiprocessing
@@ -91,6 +92,7 @@ class Worker:
             mib: The limit, above what the process has once the campaign is imported.
         """
         self._mib = mib
+        atexit.register(self.close)
         self._pool: ProcessPoolExecutor | None = None
 
     def run(self, trial: Trial, seed: int, folder: Path, seconds: float) -> Outcome:

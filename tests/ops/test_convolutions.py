@@ -242,3 +242,19 @@ def test_bfloat16_is_rounded_once():
     assert up.dtype == jnp.bfloat16
     assert up.shape == (1, 12, 12, 64)
     assert normalise(x, (1, 2), 1e-5).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["default", "highest"])
+def test_direct_form_has_jax_default_precision(precision):
+    """`JAX_DEFAULT_MATMUL_PRECISION` decides whether GPUs may multiply float32 in TF32."""
+
+    def loss(x, kernel, transposed):
+        y = convolve(x, kernel, form="direct")
+        return convolve_transposed(y, transposed, form="direct").sum()
+
+    x, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 3))
+    with jax.default_matmul_precision(precision):
+        text = jax.jit(jax.grad(loss, (0, 1, 2))).lower(x, kernel, kernel).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) >= 4
+    assert all(("HIGHEST" in line) == (precision == "highest") for line in lines)
