@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from cyclegan_jax import config as config_lib
 from cyclegan_jax import distributed
 from cyclegan_jax.utils import command
+from cyclegan_jax.utils.compilation_cache import keep_compiled_programs
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun
 from cyclegan_jax.utils.tensorflow import import_tensorflow
@@ -45,6 +46,7 @@ def main(argv: list[str]) -> None:
     if jax.process_index() != 0:
         logging.set_verbosity(logging.WARNING)
     config_lib.check(config, jax.device_count())
+    keep_compiled_programs()
 
     import_tensorflow()  # late, because it takes seconds
     from cyclegan_jax.training import train

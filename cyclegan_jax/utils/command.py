@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import jax
 
+from cyclegan_jax.utils.compilation_cache import keep_compiled_programs
 from cyclegan_jax.utils.errors import UserError
 
 
@@ -40,6 +41,7 @@ def run(main: Callable[[], None], out_of_memory: str) -> None:
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup
             # Unwinds as ctrl-C does, so that unfinished files are removed.
             signal.signal(signum, lambda signum, _: sys.exit(128 + signum))
+    keep_compiled_programs()
     try:
         main()
         sys.stdout.flush()
