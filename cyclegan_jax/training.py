@@ -122,7 +122,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         for resource in (writer, batches, prefetcher):
             stack.enter_context(contextlib.closing(resource))
         writer.start(state, config_lib.flatten(config))
-        logging.info("Compiling the update, which may take a minute")
+        logging.info("Compiling the update, unless it is in the cache; this may take a minute")
         for step, batch, placed in prefetcher:
             if config.sample_at_start and start == 0 and step <= config.steps_per_dispatch:
                 writer.samples(state, batch)
