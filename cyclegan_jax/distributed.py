@@ -285,6 +285,17 @@ def of_all_processes(tree: Any) -> Any:
     return multihost_utils.host_local_array_to_global_array(tree, mesh_of_all(), PartitionSpec())
 
 
+def of_first_process(state: TrainState) -> TrainState:
+    """Return the state of process 0 in all processes.
+
+    Other kinds of processors may round differently where each computes its own.
+    """
+    if jax.process_count() == 1:
+        return state
+    state = state.replace(key=jax.random.key_data(state.key))
+    return _typed(multihost_utils.broadcast_one_to_all(state))
+
+
 def of_this_process(tree: Any) -> Any:
     """Convert global arrays to arrays of this process; the inverse of `of_all_processes`."""
     if jax.process_count() == 1:

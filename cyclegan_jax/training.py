@@ -24,7 +24,7 @@ from cyclegan_jax.build import (
     run_length,
 )
 from cyclegan_jax.checkpoint import Checkpoints, check_name
-from cyclegan_jax.distributed import compile_step, place
+from cyclegan_jax.distributed import compile_step, of_first_process, place
 from cyclegan_jax.evaluation.build import build_evaluation
 from cyclegan_jax.evaluation.metrics import Evaluation
 from cyclegan_jax.evaluation.results import Results, value_of
@@ -83,7 +83,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             backup_every=config.backup_every_steps,
         )
         stack.callback(checkpoints.close)
-        state = start_state(config, dataset.image_size, checkpoints)
+        state = of_first_process(start_state(config, dataset.image_size, checkpoints))
         start = int(state.step)
         if start >= num_steps:
             logging.info("Nothing to do: at step %d of %d", start, num_steps)

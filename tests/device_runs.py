@@ -14,7 +14,7 @@ import numpy as np
 
 from cyclegan_jax.build import build_networks
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.distributed import DEVICE_AXIS, join_processes
+from cyclegan_jax.distributed import DEVICE_AXIS, join_processes, of_first_process
 from cyclegan_jax.inference.translator import Network, Translator
 from cyclegan_jax.models.layers import LayerConfig, dropout
 from cyclegan_jax.step import image_keys
@@ -137,6 +137,8 @@ def one_of_several(folder: Path, process: int, processes: int) -> None:
     """Train this process's shard, then resume from the checkpoint of two devices of one process."""
     runs = Runs(folder, process, processes)
     runs.run(f"process_{process}", "processes", resume="two")
+    own = smallest.start_state(smallest.get_config(seed=process))
+    np.savez(folder / f"first_{process}.npz", **smallest.arrays(of_first_process(own)))
 
 
 if __name__ == "__main__":

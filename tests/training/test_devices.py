@@ -87,6 +87,16 @@ def test_processes_equal_one(processes, process):
     assert_agree(processes, f"two_then_process_{process}", "one")
 
 
+def test_the_first_process_decides_the_initial_state(processes):
+    """Also where another process has computed a different one, here from another seed."""
+    first, second = (np.load(processes / f"first_{process}.npz") for process in (0, 1))
+    with jax.enable_x64(True):
+        expected = smallest.arrays(smallest.start_state(smallest.get_config(seed=0)))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(first[name], second[name])
+        np.testing.assert_allclose(first[name], values, rtol=1e-12, atol=1e-12)
+
+
 def test_saved_by_two_processes_is_restored_by_one(processes):
     """The checkpoint after five updates is that of a single device."""
     from tests.device_runs import restored
