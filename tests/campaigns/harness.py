@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -190,10 +191,14 @@ def main(description: str | None, campaign: Campaign, trials: int) -> None:
     args = parser.parse_args()
     start = time.monotonic()
     outcomes: list[Outcome] = []
-    for number, outcome in enumerate(campaign(args), args.first):
-        outcomes.append(outcome)
-        if outcome.kind not in GOOD:
-            print(f"trial {number}: {outcome.kind}: {outcome.detail}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for number, outcome in enumerate(campaign(args), args.first):
+            outcomes.append(outcome)
+            if outcome.kind not in GOOD:
+                print(f"trial {number}: {outcome.kind}: {outcome.detail}", flush=True)
+    except KeyboardInterrupt:
+        print("stopped before the last trial")
     for line in summary(outcomes):
         print(line)
     failed = sum(outcome.kind not in GOOD for outcome in outcomes)
