@@ -1,5 +1,6 @@
 """Devices and processes: joining them, compiling the update for them, and sharding batches."""
 
+import contextlib
 import functools
 import os
 import re
@@ -128,14 +129,16 @@ def _give_up(coordinator: str | None, patience: float) -> None:
 
 
 def leave(message: str) -> NoReturn:
-    """Exit with a line on standard error and exit code 1, also with several processes.
+    """Exit with a line on standard error and exit code 1, without the interpreter's own end.
 
-    With several, JAX's own exit would wait minutes for the others, which wait for this one.
+    That would wait for threads: of Orbax, for ever when a write has failed, or, with several
+    processes, of JAX for the others, which wait for this one.
     """
-    if not jax.distributed.is_initialized():
-        sys.exit(message)
-    print(message, file=sys.stderr, flush=True)
-    if jax.process_index() == 0:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(message, file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized() and jax.process_index() == 0:
         # Process 0 is the coordinator: without it JAX aborts the others with long messages. If all
         # fail for the same reason, this gives them time for their own message.
         time.sleep(3)

@@ -91,6 +91,20 @@ def test_the_update_of_several_devices_gets_plain_arrays(monkeypatch):
     assert (jax.random.key_data(after.key) == jax.random.key_data(state.key)).all()
 
 
+def test_an_error_ends_the_process_whatever_its_threads_do():
+    """A thread that waits for ever, as Orbax's may after a failed write, does not keep it."""
+    program = (
+        "import threading; from cyclegan_jax.distributed import leave;"
+        "threading.Thread(target=threading.Event().wait).start(); print('out');"
+        "leave('error: the disk is full')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 1
+    assert (ended.stdout, ended.stderr) == ("out\n", "error: the disk is full\n")
+
+
 def process_of(workdir: Path, number: int) -> int:
     """Return the PID of the process that trains in a folder under this number."""
     wanted = {"main.py", f"--workdir={workdir}", f"--process_id={number}"}
