@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -296,7 +297,7 @@ def of_first_process(state: TrainState) -> TrainState:
     if jax.process_count() == 1:
         return state
     state = state.replace(key=jax.random.key_data(state.key))
-    return _typed(multihost_utils.broadcast_one_to_all(state))
+    return _typed(jax.tree.map(jnp.asarray, multihost_utils.broadcast_one_to_all(state)))
 
 
 def of_this_process(tree: Any) -> Any:
