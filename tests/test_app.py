@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from cyclegan_jax import app
 from cyclegan_jax.app import Demo, main
@@ -125,6 +125,7 @@ def test_the_decoded_size_counts_too(tmp_path, monkeypatch):
 
 def test_mistakes_are_reported_in_one_line(tmp_path, monkeypatch):
     """Wrong arguments are refused before the model is loaded."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # `main` sets it
     workdir = ["--workdir", str(tmp_path)]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
