@@ -86,8 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
         evaluated = _evaluate_checkpoints(args, config, failures)
         columns = {str(step): results for step, results in evaluated.items()}
         table = results_lib.table(columns)
-    # What took long to compute reaches every place that can be written, the table last: its reader
-    # may be gone.
+    # Results took long to compute, so they are written wherever possible before an error is raised;
+    # the table comes last, as its reader may be gone.
     if args.json:
         try:
             write_text(args.json, json.dumps(columns, indent=2) + "\n")

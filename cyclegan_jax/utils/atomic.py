@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-# How the names of temporary files begin. A process that is killed leaves them behind.
+# Prefix of the names of temporary files, which a process that is killed leaves behind.
 TEMPORARY = ".tmp-"
 
 

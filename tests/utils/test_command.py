@@ -1,4 +1,4 @@
-"""How programs end."""
+"""Exit codes and output of programs that are interrupted or whose reader is gone."""
 
 import io
 import os
