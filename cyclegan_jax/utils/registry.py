@@ -4,6 +4,7 @@ A registry is a plain dictionary from names to functions or classes. A name of t
 `package.module:attribute` refers to a user's own code, which needs no entry.
 """
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -39,7 +40,29 @@ def lookup(field: str, name: str, entries: Mapping[str, T]) -> T:
         raise UserError(f"{field}={name}: cannot be imported ({reason})") from error
     if not callable(entry):
         raise UserError(f"{field}={name}: expected a function or class, got {entry!r}")
-    return entry
+    return _checking_arguments(f"{field}={name}", entry)
+
+
+def _checking_arguments(what: str, entry: Any) -> Any:
+    """Wrap a user's function or class to raise UserError for arguments that it does not take."""
+    try:
+        signature = inspect.signature(entry)
+    except ValueError:  # a built-in function that has none
+        return entry
+
+    @functools.wraps(entry, updated=("__dict__",) if inspect.isfunction(entry) else ())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            given = [type(value).__name__ for value in args] + [f"{name}=..." for name in kwargs]
+            raise UserError(
+                f"{what}: expected a function or class that takes ({', '.join(given)}), got one "
+                f"with the arguments {signature} ({error}); see docs/extending.md"
+            ) from None
+        return entry(*args, **kwargs)
+
+    return call
 
 
 def build(
@@ -63,7 +86,10 @@ def build(
     Raises:
         UserError: An option is set that the entry does not support.
     """
-    parameters = inspect.signature(entry).parameters
+    try:
+        parameters = inspect.signature(entry).parameters
+    except ValueError:  # a partial of a function that does not take its arguments
+        return entry(**arguments)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for option, (value, default) in (optional or {}).items():
         if takes_all or option in parameters:

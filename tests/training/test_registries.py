@@ -188,6 +188,21 @@ def test_names_that_cannot_be_imported_are_refused(config, tmp_path, name, reaso
     assert reason in message
 
 
+def of_another_kind(*, unrelated):
+    """Take none of the arguments that entries of registries are called with."""
+
+
+@pytest.mark.parametrize("field", config_lib.REGISTRIES)
+def test_a_function_of_another_kind_is_refused(config, tmp_path, field):
+    """The message names the field, and nothing is trained."""
+    set_field(config, field, f"{__name__}:of_another_kind")
+    unset_options(config)
+    message = refusal(config, tmp_path / "run")
+    assert f"{field.split('.')[-1]}={__name__}:of_another_kind: expected a function" in message
+    assert "(*, unrelated)" in message
+    assert not list(tmp_path.rglob("config.json"))
+
+
 def test_a_run_of_a_users_own_parts(user_module, tmp_path):
     """Each field accepts module:attribute; a run with all of them trains, resumes and translates.
 
