@@ -17,6 +17,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.distributed import DEVICE_AXIS, join_processes, of_first_process
 from cyclegan_jax.inference.translator import Network, Translator
 from cyclegan_jax.models.layers import LayerConfig, dropout
+from cyclegan_jax.ops import default_form
 from cyclegan_jax.step import image_keys
 from tests import smallest
 
@@ -125,9 +126,14 @@ def images() -> dict[str, np.ndarray]:
 
 
 def single_process(folder: Path) -> None:
-    """Train on two devices, in micro-batches and dispatches of several, and resume that on one."""
+    """Train on two devices, in micro-batches and dispatches of several, and resume that on one.
+
+    Train on two also in the form of GPUs.
+    """
     Runs(folder, micro_batches=2).run("two", "two", 2, at_a_time=HALF)
     Runs(folder).run("one", "one", 1, resume="two")
+    with default_form("direct"):
+        Runs(folder, micro_batches=1).run("direct", "direct", 2, at_a_time=HALF)
     for name, devices in (("one", 1), ("two", 2), ("four", 4)):
         np.savez(folder / f"layers_{name}.npz", **layers(devices))
     np.savez(folder / "images.npz", **images())

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.models.layers import fold_in
 from cyclegan_jax.models.protocol import features
-from cyclegan_jax.ops.convolution import Form, chosen_form
+from cyclegan_jax.ops.forms import Form, chosen_form
 
 Array = jax.Array
 Params = Any

@@ -293,7 +293,7 @@ class InstanceNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalise [B, H, W, C] over H and W; statistics are at least float32."""
-        normalise = partial(ops.normalise, axes=(1, 2), epsilon=self.epsilon, raised=self.raised)
+        normalise = partial(ops.normalise, epsilon=self.epsilon, raised=self.raised)
         if not self.affine:
             return normalise(x)
         y = normalise(x.astype(self.config.param_dtype))

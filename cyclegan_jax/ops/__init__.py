@@ -1,11 +1,8 @@
 """Convolution and normalisation, each in the form its backend runs fast."""
 
-from cyclegan_jax.ops.convolution import (
-    Form,
-    convolve,
-    convolve_transposed,
-    default_form,
-)
+from cyclegan_jax.ops.convolution import convolve, convolve_transposed
+from cyclegan_jax.ops.forms import Form, default_form
+from cyclegan_jax.ops.layout import in_default_layout
 from cyclegan_jax.ops.norm import Raised, inverse_deviation, normalise
 
 __all__ = [
@@ -14,6 +11,7 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "default_form",
+    "in_default_layout",
     "inverse_deviation",
     "normalise",
 ]

@@ -10,9 +10,6 @@ gradient for the kernel). The gradients of each are the other two. This gives gr
 in fast forms; automatic differentiation gives forms that are several times slower on a CPU.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -21,12 +18,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from cyclegan_jax.ops import gemm, winograd
+from cyclegan_jax.ops.forms import Form, chosen_form, widened
+from cyclegan_jax.ops.padding import pad_reflected
 
-Form = Literal["direct", "cpu"]
 PadMode = Literal["zero", "reflect"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-_default: ContextVar[Form | None] = ContextVar("default", default=None)
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _NO_PADDING: Padding = ((0, 0), (0, 0))
 # With at most this many channels a matrix product cannot fill the vector units.
@@ -68,7 +65,7 @@ def convolve(
         [B, H', W', out] with H' = (H + padding - kh) // stride + 1.
     """
     if pad_mode == "reflect":
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode="reflect")
+        x = pad_reflected(x, *padding, form)
         padding = _NO_PADDING
     if chosen_form(form) == "direct":
         return _plain(x, kernel, stride, padding)
@@ -142,24 +139,6 @@ def _transposed_backward(crop: tuple[int, int], operands: tuple, y: jax.Array) -
 
 
 _transposed.defvjp(_transposed_forward, _transposed_backward)
-
-
-@contextmanager
-def default_form(form: Form) -> Iterator[None]:
-    """Trace operations in this form, for programs that another backend will run."""
-    token = _default.set(form)
-    try:
-        yield
-    finally:
-        _default.reset(token)
-
-
-def chosen_form(form: Form | None = None) -> Form:
-    """Return the given form, the one of `default_form`, or that of the default backend."""
-    form = form or _default.get()
-    if form is None:
-        return "cpu" if jax.default_backend() == "cpu" else "direct"
-    return form
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -285,11 +264,6 @@ def _is_small(y: jax.Array, products_each: int) -> bool:
 def _suits_winograd(height: int, width: int, channels_in: int, channels_out: int) -> bool:
     """Return whether saved products outweigh the transforms, whose cost is linear in channels."""
     return height == width == 3 and min(channels_in, channels_out) >= 64
-
-
-def widened(x: jax.Array) -> jax.Array:
-    """Convert to float32 at least: CPUs multiply no faster in half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _padded(x: jax.Array, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:

@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cyclegan_jax.ops import convolution
-from cyclegan_jax.ops.convolution import convolve, convolve_transposed, default_form
+from cyclegan_jax.ops import convolution, convolve, convolve_transposed, default_form
 from cyclegan_jax.ops.norm import normalise
 
 FORMS = ("direct", "cpu", "cpu, large")
@@ -155,18 +154,12 @@ def test_gradients_of_the_direct_form_have_small_windows(crop):
 
 
 @pytest.mark.parametrize("form", ["direct", "cpu"])
-@pytest.mark.parametrize("axes", [(1, 2), (0, 1, 2)])
-def test_normalise_is_pytorchs(axes, form):
-    """Agree for instance norm and for batch norm."""
-    theirs = (
-        F.instance_norm
-        if axes == (1, 2)
-        else lambda x: F.batch_norm(x, None, None, None, None, True)
-    )
+def test_normalise_is_pytorchs(form):
+    """Agree with PyTorch's instance norm."""
     with default_form(form):
         assert_same_to_second_order(
-            lambda x: normalise(x, axes, 1e-5),
-            lambda x: theirs(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
+            lambda x: normalise(x, 1e-5),
+            lambda x: F.instance_norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
             *draw(2, (2, 9, 7, 5)),
         )
 
@@ -180,7 +173,7 @@ def test_normalise_by_the_raised_deviation(form):
         return (x - x.mean((1, 2), keepdim=True)) / (deviation + 0.1)
 
     def ours(x):
-        return normalise(x, (1, 2), 0.1, "deviation")
+        return normalise(x, 0.1, "deviation")
 
     with default_form(form):
         assert_same_to_second_order(ours, theirs, *draw(2, (2, 9, 7, 5)))
@@ -196,7 +189,7 @@ def test_normalise_keeps_its_precision_far_from_zero():
     shifted = (x + 1000).astype(np.float32)
     wide = shifted.astype(np.float64)
     want = (wide - wide.mean((1, 2))) / np.sqrt(wide.var((1, 2)) + 1e-5)
-    np.testing.assert_allclose(normalise(jnp.asarray(shifted), (1, 2), 1e-5), want, atol=1e-3)
+    np.testing.assert_allclose(normalise(jnp.asarray(shifted), 1e-5), want, atol=1e-3)
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 30.0])
@@ -204,7 +197,7 @@ def test_normalise_in_bfloat16(shift):
     """Value and gradient are NumPy's in float64, rounded once, to 8 bits."""
     x, y = (jnp.asarray(a, jnp.bfloat16) for a in draw(7, (2, 32, 32, 3), (2, 32, 32, 3)))
     x += jnp.bfloat16(shift)
-    got, pullback = jax.vjp(lambda x: normalise(x, (1, 2), 1e-5), x)
+    got, pullback = jax.vjp(lambda x: normalise(x, 1e-5), x)
     wide, cotangent = np.asarray(x, np.float64), np.asarray(y, np.float64)
     deviation = np.sqrt(wide.var((1, 2), keepdims=True) + 1e-5)
     normed = (wide - wide.mean((1, 2), keepdims=True)) / deviation
@@ -241,7 +234,7 @@ def test_bfloat16_is_rounded_once():
     up = convolve_transposed(x, kernel, crop=(1, 0), form="cpu")
     assert up.dtype == jnp.bfloat16
     assert up.shape == (1, 12, 12, 64)
-    assert normalise(x, (1, 2), 1e-5).dtype == jnp.bfloat16
+    assert normalise(x, 1e-5).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("precision", ["default", "highest"])

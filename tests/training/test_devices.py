@@ -59,6 +59,11 @@ def test_devices_equal_one(devices):
     assert_agree(devices, "two", "one")
 
 
+def test_form_of_gpus_equals_that_of_cpus(devices):
+    """Two devices that compute in the GPU's form, in batches, agree with one in the CPU's."""
+    assert_agree(devices, "direct", "one")
+
+
 @pytest.mark.parametrize("count", ["two", "four"])
 def test_layers_on_devices_equal_one(devices, count):
     """Batch norm, with its gradients, and dropout are those of the whole batch."""

@@ -17,7 +17,7 @@ from cyclegan_jax.build import build_model, build_networks
 from cyclegan_jax.config import to_json
 from cyclegan_jax.distributed import compile_step
 from cyclegan_jax.losses import discriminator_loss, generator_loss
-from cyclegan_jax.step import train_step
+from cyclegan_jax.step import norm, train_step
 from cyclegan_jax.utils import image_io
 from tests.short import get_config as short_config
 from tests.states import noise_batches, same_bits, start_state
@@ -234,6 +234,14 @@ def test_is_traced_without_asking_for_the_backend(
     tracers = []
     jax.make_jaxpr(lambda x: tracers.append(holds_tracer(config_with(x))))(1.0)
     assert tracers == [True]
+
+
+def test_norm_is_that_of_all_numbers():
+    """The norm of a tree is NumPy's of all its numbers, whatever the arrays' ranks."""
+    rng = np.random.default_rng(0)
+    tree = {"a": rng.normal(size=(3, 2, 4)), "b": [rng.normal(size=5), rng.normal(size=(1, 7))]}
+    want = np.linalg.norm(np.concatenate([x.ravel() for x in jax.tree.leaves(tree)]))
+    np.testing.assert_allclose(norm(tree), want, rtol=1e-6)
 
 
 def config_with(gain):

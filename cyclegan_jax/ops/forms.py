@@ -1,0 +1,36 @@
+"""The forms of an operation: the same result, computed as its backend runs fast."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+Form = Literal["direct", "cpu"]
+
+_default: ContextVar[Form | None] = ContextVar("default", default=None)
+
+
+@contextmanager
+def default_form(form: Form) -> Iterator[None]:
+    """Trace operations in this form, for programs that another backend will run."""
+    token = _default.set(form)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
+def chosen_form(form: Form | None = None) -> Form:
+    """Return the given form, the one of `default_form`, or that of the default backend."""
+    form = form or _default.get()
+    if form is None:
+        return "cpu" if jax.default_backend() == "cpu" else "direct"
+    return form
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """Convert to float32 at least: CPUs multiply no faster in half precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
