@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +104,27 @@ def test_an_error_ends_the_process_whatever_its_threads_do():
     )
     assert ended.returncode == 1
     assert (ended.stdout, ended.stderr) == ("out\n", "error: the disk is full\n")
+
+
+def test_a_process_that_cannot_write_a_checkpoint_ends_at_once(tmp_path):
+    """It does not wait for the others, as Orbax does for twenty minutes; they end after it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "tests.failing_save", str(tmp_path / "run")]
+    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True}
+    first, second = (
+        subprocess.Popen([*command, str(number), str(port)], **options) for number in range(2)
+    )
+    try:
+        _, errors = first.communicate(timeout=90)
+        assert first.returncode == 1
+        assert f"error: {tmp_path / 'run' / 'checkpoints'}: " in errors
+        second.communicate(timeout=90)
+        assert second.returncode != 0
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
 
 
 def process_of(workdir: Path, number: int) -> int:
