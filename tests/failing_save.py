@@ -1,7 +1,4 @@
-"""A checkpoint of two processes that the first cannot write.
-
-    python -m tests.failing_save WORKDIR PROCESS PORT
-"""
+"""A checkpoint of two processes that the first cannot write: arguments WORKDIR PROCESS PORT."""
 
 import resource
 import sys
