@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from cyclegan_jax.utils.memory import release_free_memory
+
 Result = TypeVar("Result")
 Function = Callable[[Any, Any, Any], Result]
 
@@ -28,7 +30,11 @@ def jit_by_size(kept: int) -> Callable[[Function[Result]], Function[Result]]:
 
         @functools.wraps(function)
         def apply(static: Any, arguments: Any, images: Any) -> Result:
-            return program(static, images.shape, images.dtype)(arguments, images)
+            compiled = program.cache_info().misses
+            result = program(static, images.shape, images.dtype)(arguments, images)
+            if program.cache_info().misses > compiled:
+                release_free_memory()  # of the compiler
+            return result
 
         return apply
 
