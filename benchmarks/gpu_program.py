@@ -144,7 +144,6 @@ def compile_translation(chip: Chip, task: Updates, form: Form, cell: Cell) -> An
     import numpy as np
 
     from cyclegan_jax.build import build_networks, build_state
-    from cyclegan_jax.inference.translator import translate
     from cyclegan_jax.ops import default_form
 
     config = task.config(cell, form)
@@ -155,7 +154,7 @@ def compile_translation(chip: Chip, task: Updates, form: Form, cell: Cell) -> An
         shape = (cell.batch, cell.size, cell.size, 3)
         images = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
         params = placed(state.params["gen_ab"], sharding)
-        program = jax.jit(functools.partial(translate.__wrapped__, generator))
+        program = jax.jit(lambda params, images: generator.apply({"params": params}, images))
         return program.trace(params, images).lower(lowering_platforms=("cuda",)).compile()
 
 
@@ -293,7 +292,7 @@ def show(title: str, result: dict[str, Any], before: dict[str, Any] | None, laye
 
 def columns(part: str, compared: bool) -> Columns:
     """Return the columns of a table of kinds or layers."""
-    result: Columns = {"name": (part, "s")}
+    result = {"name": (part, "s")}
     for when in ("before", "now") if compared else ("now",):
         suffix = f" {when}" if compared else ""
         for key, style in (("kernels", ".0f"), ("GB", ".2f"), ("ms", ".2f")):

@@ -10,6 +10,7 @@ import numpy as np
 
 from cyclegan_jax import data
 from cyclegan_jax.data.folder import SUFFIXES, search
+from cyclegan_jax.evaluation.stored_images import StoredImages
 from cyclegan_jax.inference.batching import ahead, batches
 from cyclegan_jax.inference.prepare import Prepared, finish
 from cyclegan_jax.inference.translator import Translator
@@ -31,10 +32,10 @@ _PIXELS, _IMAGES = 2**18, 16
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images in memory; sets are compared by identity.
+    """Images of a test set or their translations; sets are compared by identity.
 
     Attributes:
-        images: Arrays [H, W, C] of uint8 or uint16.
+        images: Arrays [H, W, C] of uint8 or uint16; `StoredImages` where there may be many.
         names: Path of each image in its folder without suffix. It is shared by an image, its
             translations, their files, and the test image of the other domain that it is paired
             with.
@@ -89,11 +90,19 @@ def real_set(
     """
     relative_name = getattr(source, "relative_name", lambda i: PurePath(source.name(i)).name)
     names = {source.name(i): _plain(relative_name(i)) for i in range(len(source))}
-    loaded = list(data.transformed_images(source, transform, skip_unreadable=skip_unreadable))
-    if not loaded:
+    sources: list[str] = []
+
+    def loaded() -> Iterator[np.ndarray]:
+        for name, image in data.transformed_images(
+            source, transform, skip_unreadable=skip_unreadable
+        ):
+            sources.append(name)
+            yield image
+
+    images = StoredImages.of(loaded())
+    if not images:
         raise UserError(f"image {source.name(0)} and all {len(source)} of its set are unreadable")
-    sources = [name for name, _ in loaded]
-    return ImageSet([image for _, image in loaded], [names[name] for name in sources], sources)
+    return ImageSet(images, [names[name] for name in sources], sources)
 
 
 def _plain(path: str | PurePath) -> str:
@@ -130,9 +139,9 @@ def make_sets(translator: Translator, real: ImageSets, kinds: Collection[str]) -
 
 def _translate(
     translator: Translator, images: Sequence[np.ndarray], *, round_trip: bool
-) -> list[list[np.ndarray]]:
+) -> list[StoredImages]:
     """Return the translations in the order of the images, and with `round_trip` the cycled ones."""
-    results: list[dict[int, np.ndarray]] = [{} for _ in range(1 + round_trip)]
+    results = [StoredImages(len(images)) for _ in range(1 + round_trip)]
 
     def computed() -> Iterator[tuple[list[int], list[Prepared], list[Any]]]:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
@@ -142,9 +151,9 @@ def _translate(
 
     for indices, prepared, outputs in ahead(computed(), 1):
         for result, output in zip(results, outputs, strict=True):
-            finished = map(finish, prepared, np.asarray(output))
-            result.update(zip(indices, finished, strict=True))
-    return [[result[i] for i in range(len(images))] for result in results]
+            for i, image in zip(indices, map(finish, prepared, np.asarray(output)), strict=True):
+                result.put(i, image)
+    return results
 
 
 def _images_at_a_time(height: int, width: int) -> int:
@@ -193,8 +202,8 @@ def read_sets(folder: Path, real: ImageSets, kinds: Collection[str]) -> ImageSet
         originals = real[_origin(kind)]
         channels = real[f"real_{kind[-1]}"].images[0].shape[2]
         files = _files_by_name(folder / kind)
-        images = []
-        for name, original in zip(originals.names, originals.images, strict=True):
+        images = StoredImages(len(originals.names))
+        for i, (name, original) in enumerate(zip(originals.names, originals.images, strict=True)):
             if name not in files:
                 raise UserError(f"{folder / kind}: expected a translation called {name}, got none")
             image = read_image(files[name])
@@ -204,7 +213,7 @@ def read_sets(folder: Path, real: ImageSets, kinds: Collection[str]) -> ImageSet
                     f"{files[name]}: expected {original.dtype} {shape} as of the test image, got "
                     f"{image.dtype} {list(image.shape)}"
                 )
-            images.append(image)
+            images.put(i, image)
         sets[kind] = originals.with_images(images)
     return sets
 
