@@ -124,7 +124,8 @@ class Worker:
 def set_up(mib: int, trial: Trial) -> None:
     """Limit this process's address space to `mib` above its present size, and silence it."""
     del trial  # unpickling it imported the campaign
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries report each damaged file
+    for stream in (1, 2):  # runs print their metrics, and libraries report each damaged file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     limit = int(memory("VmSize") + mib) * MIB
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
