@@ -19,6 +19,7 @@ Forms are those of `benchmarks.forms` that begin with `ours`.
 
 import argparse
 import functools
+import importlib.util
 import json
 import os
 import re
@@ -86,7 +87,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--forms: expected names that begin with ours")
     if any(batch % args.devices for batch in args.batches):
         parser.error(f"--batches: expected multiples of --devices {args.devices}")
+    if args.translation and args.devices > 1:
+        parser.error("--devices: expected 1 with --translation")
+    if args.diff and not args.diff.is_file():
+        parser.error(f"--diff {args.diff}: no such file")
+    if not can_compile():
+        parser.error("expected JAX's plugin for CUDA: pip install -r requirements-cuda.txt")
     return args
+
+
+def can_compile() -> bool:
+    """Return whether JAX's plugin for CUDA is installed, which needs no GPU."""
+    return any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
 
 
 def compile_update(chip: Chip, task: Updates, form: Form, cell: Cell, devices: int = 1) -> Any:
@@ -321,6 +333,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parse_arguments(argv)
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = (
+        "false"  # programs of absent devices cannot be read
+    )
     import jax
 
     chip = Chip.load(args.chip)

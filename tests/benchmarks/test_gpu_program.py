@@ -3,8 +3,6 @@
 The second half needs the packages of `requirements-cuda.txt`, but no GPU.
 """
 
-import importlib.util
-
 import jax.numpy as jnp
 import pytest
 
@@ -115,9 +113,27 @@ def test_tables_beside_an_earlier_result(capsys):
     assert "5.00 before" in printed
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--forms=torch_float32"], "--forms: expected names that begin with ours"),
+        (["--batches=1", "--devices=2"], "--batches: expected multiples of --devices 2"),
+        (["--batches=2", "--devices=2", "--translation"], "--devices: expected 1"),
+        (["--diff=nowhere.json"], "--diff nowhere.json: no such file"),
+        ([], "expected JAX's plugin for CUDA: pip install"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(monkeypatch, capsys, arguments, message):
+    """The last one is a machine without the plugin."""
+    monkeypatch.setattr(gpu_program, "can_compile", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        gpu_program.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 needs_cuda = pytest.mark.skipif(
-    not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)),
-    reason="needs the packages of requirements-cuda.txt",
+    not gpu_program.can_compile(), reason="needs the packages of requirements-cuda.txt"
 )
 SMALL = Updates(device="gpu", generator="resnet3")
 
