@@ -333,9 +333,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program."""
     args = parse_arguments(argv)
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = (
-        "false"  # programs of absent devices cannot be read
-    )
+    # Programs of devices that are absent can be written to the cache, but not read.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     import jax
 
     chip = Chip.load(args.chip)
