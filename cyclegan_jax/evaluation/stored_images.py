@@ -1,5 +1,6 @@
 """Images in a temporary file: sets of any size in little memory."""
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -28,8 +29,14 @@ class StoredImages(Sequence[np.ndarray]):
 
         Args:
             count: Number of images.
+
+        Raises:
+            UserError: No file can be created.
         """
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        try:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _refusal(error) from error
         self._places: list[_Place | None] = [None] * count
         self._end = 0
 
@@ -46,18 +53,17 @@ class StoredImages(Sequence[np.ndarray]):
         """Store an image [H, W, C].
 
         Raises:
-            UserError: The disk is full.
+            UserError: It cannot be written, for example because the disk is full.
         """
-        data = np.ascontiguousarray(image)
+        pixels = memoryview(np.ascontiguousarray(image).tobytes())
+        written = 0
         try:
-            os.pwrite(self._file.fileno(), data.tobytes(), self._end)
+            while written < len(pixels):  # a disk that is nearly full takes a part
+                written += os.pwrite(self._file.fileno(), pixels[written:], self._end + written)
         except OSError as error:
-            raise UserError(
-                f"{tempfile.gettempdir()}: cannot store images of the test sets: {error.strerror}; "
-                "set TMPDIR to a folder with more space"
-            ) from error
-        self._places[index] = _Place(self._end, data.shape, data.dtype)
-        self._end += data.nbytes
+            raise _refusal(error) from error
+        self._places[index] = _Place(self._end, image.shape, image.dtype)
+        self._end += written
 
     def __len__(self) -> int:
         return len(self._places)
@@ -73,8 +79,14 @@ class StoredImages(Sequence[np.ndarray]):
         place = self._places[index]
         if place is None:
             raise LookupError(f"image {index} was not stored")
-        image = np.empty(place.shape, place.dtype)
-        read = os.preadv(self._file.fileno(), [image.data.cast("B")], place.offset)
-        if read != image.nbytes:
-            raise OSError(f"image {index}: expected {image.nbytes} bytes, got {read}")
-        return image
+        size = math.prod(place.shape) * place.dtype.itemsize
+        pixels = bytearray(os.pread(self._file.fileno(), size, place.offset))
+        return np.frombuffer(pixels, place.dtype).reshape(place.shape)
+
+
+def _refusal(error: OSError) -> UserError:
+    folder = os.environ.get("TMPDIR") or "/tmp"
+    return UserError(
+        f"{folder}: cannot store images of the test sets: {error.strerror}; set TMPDIR to a folder "
+        "with more space"
+    )

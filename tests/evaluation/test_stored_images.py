@@ -44,13 +44,27 @@ def test_images_come_back_as_they_were():
 
 
 def test_a_full_disk_is_one_line(monkeypatch):
-    def full(*_):
-        raise OSError(28, os.strerror(28))
+    """A disk that still takes a part of an image is full as well."""
 
-    monkeypatch.setattr(stored_images.os, "pwrite", full)
+    def nearly_full(file, pixels, offset):
+        if offset >= 100:
+            raise OSError(28, os.strerror(28))
+        return os_pwrite(file, pixels[:40], offset)
+
+    os_pwrite = os.pwrite
+    monkeypatch.setattr(stored_images.os, "pwrite", nearly_full)
+    small = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
+    np.testing.assert_array_equal(StoredImages.of([small])[0], small)
     with pytest.raises(UserError, match="No space left on device; set TMPDIR") as caught:
-        StoredImages.of(images_of_many_kinds())
+        StoredImages.of([small, small])
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_one_line(monkeypatch):
+    monkeypatch.setattr(stored_images.tempfile, "tempdir", "/nowhere")
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with pytest.raises(UserError, match="^/nowhere: cannot store images of the test sets: No such"):
+        StoredImages()
 
 
 class Large:
