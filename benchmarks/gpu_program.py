@@ -130,7 +130,7 @@ def compile_update(chip: Chip, task: Updates, form: Form, cell: Cell, devices: i
             return jax.lax.scan(step, state, batches)
 
         if devices > 1:
-            # What `jax.pmap` does, which only accepts devices that exist.
+            # `jax.pmap` does the same, but accepts only devices that exist.
             specs = (PartitionSpec(), PartitionSpec(None, DEVICE_AXIS))
             update = jax.shard_map(
                 update, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False

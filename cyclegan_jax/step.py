@@ -218,7 +218,8 @@ def norm(tree: Any) -> Array:
     each array.
     """
     barrier = jax.lax.optimization_barrier  # XLA would take the sum of a concatenation apart
-    squares = [jnp.square(x).reshape(-1, x.shape[-1]).sum(1) for x in jax.tree.leaves(tree)]
+    leaves = map(jnp.atleast_1d, jax.tree.leaves(tree))
+    squares = [jnp.square(x).reshape(-1, x.shape[-1]).sum(1) for x in leaves]
     return jnp.sqrt(barrier(jnp.concatenate(barrier(squares))).sum())
 
 

@@ -85,7 +85,7 @@ class StoredImages(Sequence[np.ndarray]):
 
 
 def _refusal(error: OSError) -> UserError:
-    folder = os.environ.get("TMPDIR") or "/tmp"
+    folder = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
     return UserError(
         f"{folder}: cannot store images of the test sets: {error.strerror}; set TMPDIR to a folder "
         "with more space"

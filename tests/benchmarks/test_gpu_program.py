@@ -154,7 +154,7 @@ SMALL = Updates(device="gpu", generator="resnet3")
 def test_update_compiles_for_a_gpu(form, devices):
     """Every convolution is cuDNN's, in its fast layout, and no feature map is float32 in bfloat16.
 
-    So do updates with rematerialisation, micro-batches, several steps, and two devices.
+    This holds with rematerialisation, micro-batches, several steps, and two devices as well.
     """
     form = parse_form(form)
     compiled = compile_update(Chip.load("h200"), SMALL, form, Cell(128, 2), devices)
@@ -221,7 +221,7 @@ def test_translation_compiles_for_a_gpu():
     result = measure(compiled, Chip.load("a100"), "bfloat16")
     assert result["convolutions"] == {
         "Forward: bf16 b01f, bf16 o01i, bf16 b01f": 4 + 2 * 3,
-        # What a transposed convolution is.
+        # Transposed convolutions.
         "BackwardInput: bf16 b01f, bf16 o01i, bf16 b01f": 2,
     }
     assert jnp.isfinite(result["seconds"])

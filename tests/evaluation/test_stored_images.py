@@ -62,7 +62,6 @@ def test_a_full_disk_is_one_line(monkeypatch):
 
 def test_a_missing_folder_is_one_line(monkeypatch):
     monkeypatch.setattr(stored_images.tempfile, "tempdir", "/nowhere")
-    monkeypatch.setenv("TMPDIR", "/nowhere")
     with pytest.raises(UserError, match="^/nowhere: cannot store images of the test sets: No such"):
         StoredImages()
 

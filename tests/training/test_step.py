@@ -239,7 +239,8 @@ def test_is_traced_without_asking_for_the_backend(
 def test_norm_is_that_of_all_numbers():
     """The norm of a tree is NumPy's of all its numbers, whatever the arrays' ranks."""
     rng = np.random.default_rng(0)
-    tree = {"a": rng.normal(size=(3, 2, 4)), "b": [rng.normal(size=5), rng.normal(size=(1, 7))]}
+    shapes = [(3, 2, 4), (5,), (1, 7), ()]
+    tree = {"a": [jnp.asarray(rng.normal(size=shape)) for shape in shapes]}
     want = np.linalg.norm(np.concatenate([x.ravel() for x in jax.tree.leaves(tree)]))
     np.testing.assert_allclose(norm(tree), want, rtol=1e-6)
 

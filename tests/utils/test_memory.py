@@ -3,8 +3,11 @@
 import ctypes
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import ctypes
@@ -33,7 +36,8 @@ print(before - resident())
 )
 def test_free_memory_is_released():
     """Of 96 MiB in the middle of the heap that are free, most go."""
-    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True)
+    command = [sys.executable, "-c", PROGRAM]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     assert float(ended.stdout) > 80
 
 
