@@ -58,11 +58,17 @@ def _checking_arguments(what: str, entry: Any) -> Any:
             given = [type(value).__name__ for value in args] + [f"{name}=..." for name in kwargs]
             raise UserError(
                 f"{what}: expected a function or class that takes ({', '.join(given)}), got one "
-                f"with the arguments {signature} ({error}); see docs/extending.md"
+                f"with the arguments {_without_types(signature)} ({error}); see docs/extending.md"
             ) from None
         return entry(*args, **kwargs)
 
     return call
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    empty = inspect.Parameter.empty
+    parameters = [p.replace(annotation=empty) for p in signature.parameters.values()]
+    return inspect.Signature(parameters)
 
 
 def build(

@@ -188,7 +188,7 @@ def test_names_that_cannot_be_imported_are_refused(config, tmp_path, name, reaso
     assert reason in message
 
 
-def of_another_kind(*, unrelated):
+def of_another_kind(*, unrelated: int) -> None:
     """Take none of the arguments that entries of registries are called with."""
 
 
