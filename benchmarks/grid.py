@@ -104,7 +104,8 @@ def measure_cell(
 
     Returns:
         {size, batch, machine, images, flops, peaks, rows, profiles}, all plain values. A row has
-        the form, its precision, its status, and `seconds` per batch in every round.
+        the form, its precision, its status, and per batch in every round `seconds` and
+        `cpu_seconds` of all threads.
     """
     result: Result = cell._asdict() | {
         "machine": "",
@@ -152,8 +153,11 @@ def measure_cell(
         # While other forms ran, the system may have reclaimed freed memory (a virtual machine even
         # returns it to its host), which does not happen in training.
         ready.run(1)
+        busy = time.process_time()
         measured = seconds_each(ready.run, calls) / ready.batches
-        rows[form]["seconds"] = [*(rows[form]["seconds"] if number else []), measured]
+        busy = (time.process_time() - busy) / (calls * ready.batches)
+        for name, value in (("seconds", measured), ("cpu_seconds", busy)):
+            rows[form][name] = [*(rows[form][name] if number else []), value]
 
     def measure_peaks() -> None:
         for precision in {ready.precision for ready, _ in prepared.values()}:
@@ -205,6 +209,7 @@ def new_row(form: Form, cell: Cell) -> Result:
         "precision": form.precision,
         "status": NO_TIME,
         "seconds": [],
+        "cpu_seconds": [],
     }
 
 

@@ -18,6 +18,7 @@ COLUMNS: Columns = {
     "milliseconds": ("ms", ".2f"),
     "low": ("from", ".2f"),
     "high": ("to", ".2f"),
+    "cpu_milliseconds": ("CPU ms", ".2f"),
     "images_per_second": ("images/s", ".2f"),
     "tflops": ("TFLOP/s", ".4g"),
     "of_peak": ("of peak", ".0%"),
@@ -57,6 +58,8 @@ def complete_rows(results: Sequence[Result]) -> list[Result]:
             if row["status"] == "ok":
                 peak = peaks.get(row["precision"], 0.0)
                 full |= statistics_of(row["seconds"], result["images"], result["flops"], peak)
+                if row.get("cpu_seconds"):
+                    full["cpu_milliseconds"] = 1000 * statistics.median(row["cpu_seconds"])
             rows.append(full)
     return rows
 
@@ -81,7 +84,12 @@ def compare(row: Result, against: Result) -> Result:
         "ratio": statistics.median(row["seconds"]) / statistics.median(against["seconds"]),
         "low": min(ratios),
         "high": max(ratios),
+        "cpu": _ratio_of_medians(row.get("cpu_seconds"), against.get("cpu_seconds")),
     }
+
+
+def _ratio_of_medians(times: Sequence[float] | None, others: Sequence[float] | None) -> Any:
+    return statistics.median(times) / statistics.median(others) if times and others else None
 
 
 def ratios_to_torch(rows: Sequence[Result]) -> list[Result]:
@@ -99,10 +107,11 @@ def ratios_to_torch(rows: Sequence[Result]) -> list[Result]:
 
 def ratio_line(ratio: Result) -> str:
     """Format a ratio."""
+    cpu = "" if ratio["cpu"] is None else f"; {ratio['cpu']:.3f} of the CPU time"
     return (
         f"ratio {ratio['form']}/{ratio['against']} at {ratio['size']}x{ratio['size']}, batch "
         f"{ratio['batch']}: {ratio['ratio']:.3f} of the medians, "
-        f"{ratio['low']:.3f} to {ratio['high']:.3f} in single rounds"
+        f"{ratio['low']:.3f} to {ratio['high']:.3f} in single rounds{cpu}"
     )
 
 

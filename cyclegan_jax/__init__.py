@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import Any
 
+from cyclegan_jax.utils.memory import use_huge_pages
+
 _EXPORTS = {
     "get_config": "default_config",
     "build_model": "build",
@@ -39,6 +41,7 @@ __all__ = [
 
 
 if sys.argv[:1] == ["-m"]:  # `python -m cyclegan_jax.NAME`, before its imports
+    use_huge_pages()
     # Libraries can swallow the KeyboardInterrupt of ctrl-C while they are imported.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -18,7 +18,9 @@ from tests.benchmark_stand_ins import OURS, OURS16, TORCH  # noqa: E402
 def clock(monkeypatch):
     """Time for `grid` that only stand-ins spend, on a machine with 5 FLOP/s."""
     clock = stand_ins.Clock()
-    monkeypatch.setattr(grid, "time", SimpleNamespace(time=clock, perf_counter=clock))
+    monkeypatch.setattr(
+        grid, "time", SimpleNamespace(time=clock, perf_counter=clock, process_time=clock)
+    )
     monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=clock))
     monkeypatch.setattr(grid, "matrix_rate", lambda device, precision: 5.0)
     monkeypatch.setattr(grid, "describe_machine", lambda: "a machine")

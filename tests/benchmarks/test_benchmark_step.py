@@ -219,7 +219,8 @@ def test_the_command_line_adds_forms():
     """Forms with several steps per dispatch are added, and with --memory those that save it."""
     args = parse_arguments(["--steps-per-dispatch=4"])
     names = [form.name for form in args.forms]
-    assert names == ["ours_float32", "torch_float32", "ours_float32+steps4"]
+    theirs = ["torch_float32", "torch_float32+channels_last", "torch_bfloat16"]
+    assert names == ["ours_float32", *theirs, "ours_float32+steps4"]
     args = parse_arguments(["--memory", "--sizes=8,16"])
     assert args.sizes == [8, 16]
     assert [form.name for form in args.forms][1:4] == [

@@ -1,11 +1,15 @@
 """Memory that a library has freed goes back to the system."""
 
 import ctypes
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cyclegan_jax.utils import memory
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,10 +45,54 @@ def test_free_memory_is_released():
     assert float(ended.stdout) > 80
 
 
+FAULTS = """
+import os, resource, sys
+pid = os.getpid()
+from cyclegan_jax.utils.memory import use_huge_pages
+use_huge_pages()
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+ctypes.memset(libc.malloc(ctypes.c_size_t(64 * 2**20)), 1, 64 * 2**20)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults, pid == int(sys.argv[1]), sys.argv[2:], sys.flags.optimize, os.environ["GLIBC_TUNABLES"])
+"""
+
+
+def run_with_huge_pages(tmp_path, **environment):
+    """Run `FAULTS` with arguments; return the words that it prints."""
+    (tmp_path / "program.py").write_text(FAULTS)
+    shell = f"exec {sys.executable} -O {tmp_path / 'program.py'} $$ a 'b c'"
+    variables = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | environment
+    variables["PYTHONPATH"] = str(ROOT)
+    command = ["bash", "-c", shell]
+    ended = subprocess.run(command, env=variables, capture_output=True, check=True, text=True)
+    return ended.stdout
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc"
+    or not memory.HUGE_PAGES.exists()
+    or "[never]" in memory.HUGE_PAGES.read_text(),
+    reason="neither glibc nor huge pages",
+)
+def test_huge_pages(tmp_path):
+    """The program starts anew in its process, as it was, and 64 MiB are 32 pages, not 16,384."""
+    printed = run_with_huge_pages(tmp_path)
+    faults, rest = printed.split(maxsplit=1)
+    assert int(faults) < 1000
+    assert rest == "True ['a', 'b c'] 1 glibc.malloc.hugetlb=1\n"
+
+
+def test_settings_of_the_user_stay(tmp_path):
+    """Nothing happens to a program with settings of its own."""
+    printed = run_with_huge_pages(tmp_path, GLIBC_TUNABLES="glibc.malloc.check=0")
+    assert printed.endswith("True ['a', 'b c'] 1 glibc.malloc.check=0\n")
+
+
 def test_other_c_libraries(monkeypatch):
     """Without glibc nothing happens."""
-    from cyclegan_jax.utils import memory
-
     memory._malloc_trim.cache_clear()
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     memory.release_free_memory()
