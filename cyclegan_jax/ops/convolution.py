@@ -19,6 +19,7 @@ from jax import lax
 
 from cyclegan_jax.ops import gemm, winograd
 from cyclegan_jax.ops.forms import Form, chosen_form, widened
+from cyclegan_jax.ops.matmul import operand
 from cyclegan_jax.ops.padding import pad_reflected
 
 PadMode = Literal["zero", "reflect"]
@@ -71,7 +72,7 @@ def convolve(
         return _plain(x, kernel, stride, padding)
     _, height, width, _ = x.shape
     geometry = Geometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
-    return _correlate(geometry, widened(x), widened(kernel)).astype(x.dtype)
+    return _correlate(geometry, operand(x), operand(kernel)).astype(x.dtype)
 
 
 def convolve_transposed(
@@ -105,7 +106,7 @@ def convolve_transposed(
     after = max(end, -1)
     pads = (start, after)
     geometry = Geometry(2, (pads, pads), (height + end - after, width + end - after), (size, size))
-    y = _spread(geometry, widened(x), widened(kernel).swapaxes(2, 3))
+    y = _spread(geometry, operand(x), operand(kernel).swapaxes(2, 3))
     return _padded(y, (0, after - end), (0, after - end)).astype(x.dtype)
 
 
@@ -146,7 +147,7 @@ def _correlate(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array
     """Compute the output: y[i] = sum over d of x[stride i + d] @ kernel[d], with x padded."""
     if geometry.stride == 1:
         return _correlate_closely(_padded(x, *geometry.padding), kernel)
-    return _plain(x, kernel, geometry.stride, geometry.padding)
+    return _wide(x, kernel, geometry.stride, geometry.padding)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -164,7 +165,7 @@ def _spread(geometry: Geometry, y: jax.Array, kernel: jax.Array) -> jax.Array:
         return _correlate_closely(y, kernel[::-1, ::-1].swapaxes(2, 3))
     if _is_small(y, kernel.size // kernel.shape[3]):
         shape = jax.ShapeDtypeStruct((y.shape[0], *pixels, kernel.shape[2]), y.dtype)
-        (x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride, padding), shape)(y)
+        (x,) = jax.linear_transpose(lambda x: _wide(x, kernel, stride, padding), shape)(y)
         return x
     return gemm.spread(y, kernel, padding, pixels)
 
@@ -177,18 +178,18 @@ def _weigh(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
     if stride == 1 and window == (1, 1):
         return jnp.einsum("bhwi,bhwo->io", _padded(x, *padding), y)[None, None]
     if stride == 1 and _suits_winograd(*window, channels_in, channels_out):
-        return winograd.weigh(_padded(x, *padding), y)
+        return winograd.weigh(_padded(x, *padding), y).astype(x.dtype)
     x = _padded(x, *padding)
     if _is_small(y, window[0] * window[1] * channels_in):
         shape = jax.ShapeDtypeStruct((*window, channels_in, channels_out), x.dtype)
-        (kernel,) = jax.linear_transpose(lambda k: _plain(x, k, stride, _NO_PADDING), shape)(y)
+        (kernel,) = jax.linear_transpose(lambda k: _wide(x, k, stride, _NO_PADDING), shape)(y)
         return kernel
     if stride == 1 and channels_out <= _FEW < channels_in:
         # The same sums with the arrays exchanged: few inputs are faster than few outputs.
         rows, columns = ((k - 1, k - 1) for k in window)
         kernel = gemm.weigh(_padded(y, rows, columns), x, window, 1)
-        return kernel[::-1, ::-1].swapaxes(2, 3)
-    return gemm.weigh(x, y, window, stride)
+        return kernel[::-1, ::-1].swapaxes(2, 3).astype(x.dtype)
+    return gemm.weigh(x, y, window, stride).astype(x.dtype)
 
 
 def _correlate_forward(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> tuple:
@@ -232,7 +233,7 @@ def _correlate_closely(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return winograd.correlate(x, kernel)
     if channels_out > _FEW or channels_in <= _FEW:
         # Without some padding XLA would run the convolution on one core.
-        return _plain(x, kernel, 1, ((0, 1), (0, 1)))[:, :-1, :-1]
+        return _wide(x, kernel, 1, ((0, 1), (0, 1)))[:, :-1, :-1]
     # A product with a matrix of few columns is slow: compute several pixels as channels.
     high, wide = _BLOCK
     height, width = (n - k + 1 for n, k in zip(x.shape[1:3], window, strict=True))
@@ -242,18 +243,28 @@ def _correlate_closely(x: jax.Array, kernel: jax.Array) -> jax.Array:
         for j in range(wide)
     ]
     # To whole blocks, and one more for the same reason; sizes may be symbolic in an export.
-    x = _padded(x, (0, -height % high), (0, -width % wide))
+    dtype = x.dtype
+    x = _padded(widened(x), (0, -height % high), (0, -width % wide))
     padding = ((0, 0), (0, wide))
     y = lax.conv_general_dilated(
-        x, jnp.concatenate(shifted, 3), _BLOCK, padding, dimension_numbers=_LAYOUT
+        x, widened(jnp.concatenate(shifted, 3)), _BLOCK, padding, dimension_numbers=_LAYOUT
     )
     batch, rows, columns, _ = y.shape
     y = y.reshape(batch, rows, columns, high, wide, channels_out).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(batch, rows * high, columns * wide, channels_out)[:, :height, :width]
+    y = y.reshape(batch, rows * high, columns * wide, channels_out)[:, :height, :width]
+    return y.astype(dtype)
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
+
+
+def _wide(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
+    """Compute as `_plain`, but bfloat16 as products: XLA's convolutions on CPUs gain nothing."""
+    *_, channels_in, channels_out = kernel.shape
+    if x.dtype == jnp.bfloat16 and min(channels_in, channels_out) > _FEW:
+        return gemm.correlate(_padded(x, *padding), kernel, stride)
+    return _plain(widened(x), widened(kernel), stride, padding).astype(x.dtype)
 
 
 def _is_small(y: jax.Array, products_each: int) -> bool:

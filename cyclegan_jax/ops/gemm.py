@@ -1,4 +1,4 @@
-"""Gradients of convolutions as matrix products, for CPUs.
+"""Convolutions and their gradients as matrix products, for CPUs.
 
 As convolutions, the same sums make XLA's CPU backend dilate arrays or slide windows as large as the
 image: up to three times slower, and thirty times inside a loop.
@@ -11,12 +11,44 @@ import jax.numpy as jnp
 from jax import lax
 
 from cyclegan_jax.ops.blocking import Block, over_blocks
+from cyclegan_jax.ops.forms import widened
+from cyclegan_jax.ops.matmul import channels_first, multiply
 
 Pads = tuple[int, int]
 Contributions = list[tuple[int, int]]
 
 # Bytes of a block's operands: the fastest among powers of two and 3 MiB.
 BLOCK_BYTES = 3 * 2**20
+
+
+def correlate(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Compute a convolution as products of patches of its input.
+
+    Args:
+        x: Padded input, [B, H, W, in].
+        kernel: [kh, kw, in, out].
+        stride: Step of the window.
+
+    Returns:
+        [B, (H - kh) // stride + 1, (W - kw) // stride + 1, out].
+    """
+    *window, _, channels_out = kernel.shape
+    height, width = ((n - k) // stride + 1 for n, k in zip(x.shape[1:3], window, strict=True))
+    matrix = kernel.reshape(-1, channels_out)
+
+    def write(y: jax.Array, block: Block) -> jax.Array:
+        part = block.of(x, stride, more=window[0] - stride)
+        columns = [part[:, :, j::stride][:, :, :width] for j in range(window[1])]
+        places = [c[:, i::stride][:, : block.rows] for i in range(window[0]) for c in columns]
+        patches = jnp.concatenate(places, 3).reshape(-1, len(matrix))
+        products = multiply(patches, matrix, x.dtype).astype(y.dtype)
+        return block.put(y, products.reshape(block.images, block.rows, *y.shape[2:]))
+
+    y = jnp.zeros((x.shape[0], height, width, channels_out), x.dtype)
+    row_size = width * (len(matrix) + channels_out) * x.dtype.itemsize
+    return over_blocks(
+        write, y, images=x.shape[0], rows=height, row_size=row_size, max_bytes=BLOCK_BYTES
+    )
 
 
 def weigh(x: jax.Array, y: jax.Array, window: tuple[int, int], stride: int) -> jax.Array:
@@ -29,22 +61,22 @@ def weigh(x: jax.Array, y: jax.Array, window: tuple[int, int], stride: int) -> j
         stride: Stride of the convolution.
 
     Returns:
-        [*window, in, out]: kernel[d] = sum over i of x[stride i + d].T @ y[i].
+        [*window, in, out], float32 at least: kernel[d] = sum over i of x[stride i + d].T @ y[i].
     """
     channels_in, (images, height, width, channels_out) = x.shape[3], y.shape
 
     def add(total: jax.Array, block: Block) -> jax.Array:
-        part = block.of(x, stride, more=window[0] - stride)
+        part = channels_first(block.of(x, stride, more=window[0] - stride))
         cotangent = block.of(y).reshape(-1, channels_out)
         # The columns of the window as channels.
-        part = jnp.concatenate([part[:, :, j::stride][:, :, :width] for j in range(window[1])], 3)
+        part = jnp.concatenate([part[..., j::stride][..., :width] for j in range(window[1])])
         products = [
-            part[:, i::stride][:, : block.rows].reshape(len(cotangent), -1).T @ cotangent
-            for i in range(window[0])
+            multiply(rows.reshape(len(part), -1), cotangent, x.dtype)
+            for rows in (part[:, :, i::stride][:, :, : block.rows] for i in range(window[0]))
         ]
         return total + jnp.concatenate(products)
 
-    total = jnp.zeros((window[0] * window[1] * channels_in, channels_out), x.dtype)
+    total = widened(jnp.zeros((window[0] * window[1] * channels_in, channels_out), x.dtype))
     values = stride * math.prod(x.shape[2:]) + math.prod(y.shape[2:])
     row_size = values * x.dtype.itemsize
     total = over_blocks(
@@ -86,7 +118,7 @@ def spread(
 
     def write(x: jax.Array, block: Block) -> jax.Array:
         part = block.of(y, more=bottom - top)
-        products = (part.reshape(-1, channels_out) @ matrix).reshape(
+        products = multiply(part.reshape(-1, channels_out), matrix, y.dtype).reshape(
             *part.shape[:3], *window, channels_in
         )
 
@@ -99,6 +131,7 @@ def spread(
             return sum(terms[1:], start=terms[0])
 
         pairs = jnp.stack([jnp.stack([sum_of(r, c) for c in columns], 3) for r in rows], 2)
+        pairs = pairs.astype(x.dtype)
         return block.put(x, pairs.reshape(block.images, 2 * block.rows, *x.shape[2:]), 2)
 
     x = jnp.zeros((y.shape[0], 2 * half_height, 2 * half_width, channels_in), y.dtype)

@@ -10,6 +10,7 @@ import pytest
 from cyclegan_jax.models.discriminators import PatchDiscriminator
 from cyclegan_jax.models.generators import ResNetGenerator, UNetGenerator
 from cyclegan_jax.models.layers import Conv, LayerConfig
+from cyclegan_jax.ops import matmul
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,18 @@ def distance(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
-def test_gradients_of_a_smooth_network(images):
-    """They are within 2 per cent of those in float32 where no activation has a kink."""
+@pytest.mark.parametrize(("products", "limit"), [(False, 0.02), (True, 0.025)])
+def test_gradients_of_a_smooth_network(images, monkeypatch, products, limit):
+    """They are within 2 per cent of those in float32 where no activation has a kink.
+
+    Winograd's transforms round once more where a CPU multiplies bfloat16.
+    """
+    compiled_gradient.cache_clear()
+    monkeypatch.setattr(matmul, "has_bfloat16_products", lambda: products)
     params, expected = gradient(jnp.tanh, jnp.float32, images)
     _, actual = gradient(jnp.tanh, jnp.bfloat16, images, params)
-    assert 1e-4 < distance(actual, expected) < 0.02
+    compiled_gradient.cache_clear()
+    assert 1e-4 < distance(actual, expected) < limit
 
 
 def test_gradients_of_a_generator(images):

@@ -1,5 +1,7 @@
 """Every form of convolution and normalisation, with gradients, against PyTorch in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from cyclegan_jax.ops import convolution, convolve, convolve_transposed, default_form
+from cyclegan_jax.ops import convolution, convolve, convolve_transposed, default_form, matmul
 from cyclegan_jax.ops.norm import normalise
 
 FORMS = ("direct", "cpu", "cpu, large")
@@ -229,8 +231,44 @@ def test_float32_is_as_accurate_as_pytorch(channels):
     assert np.sqrt(np.mean((ours - truth) ** 2)) < 3 * np.sqrt(np.mean((theirs - truth) ** 2))
 
 
-def test_bfloat16_is_rounded_once():
-    """The bfloat16 result of the CPU form is its float32 result, rounded."""
+BFLOAT16 = [("convolve", *case) for case in CONVOLUTIONS]
+BFLOAT16 += [("transposed", *case) for case in TRANSPOSED]
+
+
+@pytest.mark.parametrize("case", BFLOAT16, ids=str)
+def test_products_of_bfloat16(case, monkeypatch):
+    """Values and gradients are within two roundings of those in float64, sums being float32.
+
+    Winograd's transforms round a second time, which triples the error.
+    """
+    monkeypatch.setattr(matmul, "has_bfloat16_products", lambda: True)
+    monkeypatch.setattr(convolution, "SMALL", 0)
+    operation, size, *rest = case
+    if operation == "convolve":
+        stride, padding, pad_mode, height, width, channels_in, channels_out = rest
+        options = {"stride": stride, "padding": padding, "pad_mode": pad_mode}
+        shapes = (2, height, width, channels_in), (size, size, channels_in, channels_out)
+        ours, theirs = partial(convolve, **options), partial(torch_convolve, **options)
+    else:
+        shapes = (2, 9, 10, 33), (size, size, 33, 17)
+        ours = partial(convolve_transposed, crop=rest[0])
+        theirs = partial(torch_transposed, crop=rest[0])
+    arrays = [jnp.asarray(a, jnp.bfloat16) for a in draw(0, *shapes)]
+    tensors = [torch.tensor(np.asarray(a, np.float64), requires_grad=True) for a in arrays]
+    expected = theirs(*tensors)
+    (weights,) = (jnp.asarray(a, jnp.bfloat16) for a in draw(9, tuple(expected.shape)))
+    grads = torch.autograd.grad(expected, tensors, torch.tensor(np.asarray(weights, np.float64)))
+    value, pullback = jax.vjp(partial(ours, form="cpu"), *arrays)
+    for got, want in zip((value, *pullback(weights)), (expected, *grads), strict=True):
+        want = want.detach().numpy()
+        assert got.dtype == jnp.bfloat16
+        error = np.sqrt(np.mean((np.asarray(got, np.float64) - want) ** 2))
+        assert error < 6e-3 * np.sqrt(np.mean(want**2))
+
+
+def test_bfloat16_is_rounded_once(monkeypatch):
+    """On CPUs without such products, the bfloat16 result is that of float32, rounded."""
+    monkeypatch.setattr(matmul, "has_bfloat16_products", lambda: False)
     x, kernel = (jnp.asarray(a, jnp.bfloat16) for a in draw(5, (1, 6, 6, 64), (3, 3, 64, 64)))
     wide = convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), form="cpu")
     half = convolve(x, kernel, form="cpu")
