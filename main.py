@@ -12,6 +12,11 @@ import sys
 import traceback
 from typing import Any
 
+from cyclegan_jax.utils.memory import use_huge_pages
+
+if __name__ == "__main__":
+    use_huge_pages()  # before imports that take a second
+
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags

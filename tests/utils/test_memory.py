@@ -56,7 +56,8 @@ libc.malloc.restype = ctypes.c_void_p
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 ctypes.memset(libc.malloc(ctypes.c_size_t(64 * 2**20)), 1, 64 * 2**20)
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(faults, pid == int(sys.argv[1]), sys.argv[2:], sys.flags.optimize, os.environ["GLIBC_TUNABLES"])
+same = pid == int(sys.argv[1])
+print(faults, same, sys.argv[2:], sys.flags.optimize, os.environ["GLIBC_TUNABLES"])
 """
 
 
