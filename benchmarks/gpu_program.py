@@ -29,6 +29,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +143,7 @@ def compile_update(chip: Chip, task: Updates, form: Form, cell: Cell, devices: i
         batch = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharded)
         program = jax.jit(update, donate_argnums=0)
         arguments = placed(state, replicated), {"a": batch, "b": batch}
-        return program.trace(*arguments).lower(lowering_platforms=("cuda",)).compile()
+        return compile_for(chip, program, *arguments)
 
 
 def with_axis(config: Any, model: Any, axis_name: str) -> Any:
@@ -169,7 +170,20 @@ def compile_translation(chip: Chip, task: Updates, form: Form, cell: Cell) -> An
         images = jax.ShapeDtypeStruct(shape, np.float32, sharding=sharding)
         params = placed(state.params["gen_ab"], sharding)
         program = jax.jit(lambda params, images: generator.apply({"params": params}, images))
-        return program.trace(params, images).lower(lowering_platforms=("cuda",)).compile()
+        return compile_for(chip, program, params, images)
+
+
+def compile_for(chip: Chip, program: Any, *arguments: Any) -> Any:
+    """Compile a jitted function of arrays on stand-ins of a GPU."""
+    import jax
+    from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
+
+    # Since jax 0.12 kernels of ours are lowered for a device of this name.
+    device = AbstractDevice(device_kind=chip.name, num_cores=None, platform="gpu")
+    target = AbstractMesh((), (), abstract_device=device)
+    with use_abstract_mesh(target) if jax.__version_info__ >= (0, 12) else nullcontext():
+        lowered = program.trace(*arguments).lower(lowering_platforms=("cuda",))
+    return lowered.compile()
 
 
 def target_devices(chip: Chip, count: int) -> list[Any]:

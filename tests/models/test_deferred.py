@@ -9,12 +9,14 @@ import pytest
 
 from cyclegan_jax.models.discriminators import DISCRIMINATORS, MultiScaleDiscriminator
 from cyclegan_jax.models.generators import GENERATORS
-from cyclegan_jax.models.layers import LayerConfig
+from cyclegan_jax.models.layers import InstanceNorm, LayerConfig
 from cyclegan_jax.models.protocol import features
 from cyclegan_jax.ops import default_form, pallas_norm
 from cyclegan_jax.step import norm
 
 CONFIG = LayerConfig()
+# A norm without scale and bias whose epsilon is added to the deviation.
+deviation = functools.partial(InstanceNorm, raised="deviation")
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,11 @@ NETWORKS = {
     "affine": (generator("resnet3").clone(config=LayerConfig(norm="instance_affine")), 32, 0),
     "deviation": (
         generator("resnet3").clone(config=LayerConfig(norm="instance_affine_std")),
+        32,
+        0,
+    ),
+    "raised": (
+        generator("resnet3").clone(config=LayerConfig(norm=f"{__name__}:deviation")),
         32,
         0,
     ),
