@@ -4,7 +4,8 @@ A name is a base and modifiers, as in `ours_bfloat16+steps8` or `torch_tf32+comp
 
     ours_float32, ours_bfloat16    with +stepsN (updates per dispatch), +remat, +microN
                                    (micro-batches; +micro: one pair each; the default is one pair
-                                   each on a CPU, one batch on a GPU)
+                                   each on a CPU, one batch on a GPU), +triton (our own kernels for
+                                   norms, on a GPU)
     torch_float32                  PyTorch, eager, in full float32
     torch_tf32                     in float32 that a GPU's tensor cores may round, like JAX's
     torch_bfloat16                 autocast; +channels_last selects that layout
@@ -48,6 +49,7 @@ class Form:
         steps: Our updates per dispatch.
         remat: Whether our gradients recompute layers.
         micro_batches: Our micro-batches; 0 for one per pair, None for the default.
+        triton: Whether our norms use kernels of our own.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Form:
     steps: int = 1
     remat: bool = False
     micro_batches: int | None = None
+    triton: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -72,7 +75,7 @@ class Form:
     @property
     def is_of_training(self) -> bool:
         """True if it has modifiers of updates."""
-        return self.steps > 1 or self.remat or self.micro_batches is not None
+        return self.steps > 1 or self.remat or self.triton or self.micro_batches is not None
 
     def multiplied_in(self, device: str) -> str:
         """Return the precision of its multiplications: on a GPU, JAX rounds float32 too."""
@@ -99,14 +102,14 @@ def parse_form(name: str) -> Form:
         if base.startswith("ours") and numbered and (numbered[1] == "micro" or numbered[2]):
             field = {"steps": "steps", "micro": "micro_batches"}[numbered[1]]
             fields[field] = int(numbered[2] or 0)
-        elif base.startswith("ours") and modifier == "remat":
-            fields["remat"] = True
+        elif base.startswith("ours") and modifier in ("remat", "triton"):
+            fields[modifier] = True
         elif base.startswith("torch") and modifier in ("channels_last", "compile", "graphs"):
             fields["compiled" if modifier == "compile" else modifier] = True
         else:
             raise argparse.ArgumentTypeError(
-                f"{name}: expected +stepsN, +microN or +remat for ours, and +channels_last, "
-                f"+compile or +graphs for PyTorch's, got +{modifier}"
+                f"{name}: expected +stepsN, +microN, +remat or +triton for ours, and "
+                f"+channels_last, +compile or +graphs for PyTorch's, got +{modifier}"
             )
     return Form(name, BASES[base], **fields)  # type: ignore[arg-type]
 

@@ -36,12 +36,15 @@ measure() {
 
 # Forms that compile quickly come first in each call.
 eager=torch_bfloat16,torch_bfloat16+channels_last,torch_tf32
+# Our own kernels for norms, which a trial without a GPU cannot run.
+triton=,ours_bfloat16+triton
+[ "$device" = gpu ] || triton=
 
 first() {
     measure 4.3 updates_1 train_step --sizes 256 --batches 1 --profile "$scratch/traces" \
-        --forms "$eager,ours_bfloat16,torch_compile,ours_bfloat16+steps8,torch_bfloat16+graphs"
+        --forms "$eager,ours_bfloat16$triton,torch_compile,ours_bfloat16+steps8,torch_bfloat16+graphs"
     measure 9 updates_16 train_step --sizes 256 --batches 16 --profile "$scratch/traces" \
-        --forms "$eager,ours_bfloat16,torch_compile"
+        --forms "$eager,ours_bfloat16$triton,torch_compile"
     for trace in "$scratch"/traces/*_ours_bfloat16/plugins/profile/*/*.xplane.pb; do
         [ -e "$trace" ] || continue
         name=${trace#"$scratch/traces/"}

@@ -75,6 +75,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.forms and any(form.name == "files" for form in args.forms):
         parser.error("--forms: files is for benchmarks.translate only")
+    if args.forms and args.device != "gpu" and any(form.triton for form in args.forms):
+        parser.error(f"--forms: expected forms without +triton with --device {args.device}")
     sizes, batches, forms = DEFAULTS[args.device]
     args.sizes, args.batches = args.sizes or sizes, args.batches or batches
     if args.forms is None:

@@ -70,7 +70,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.forms = args.forms or parse_forms(forms)
     for form in args.forms:
         if form.is_of_training:
-            parser.error(f"form {form.name!r}: +steps, +micro and +remat are for training")
+            parser.error(f"form {form.name!r}: +steps, +micro, +remat and +triton are for training")
     return args
 
 

@@ -39,6 +39,7 @@ class Updates:
         if form is not None and form.is_ours:
             config.precision = form.precision
             config.generator.remat = form.remat
+            config.kernels = "triton" if form.triton else "xla"
             if form.micro_batches is not None:
                 config.micro_batches = form.micro_batches or cell.batch
             config.steps_per_dispatch = form.steps

@@ -23,6 +23,7 @@ from cyclegan_jax.models.discriminators import DISCRIMINATORS, MultiScaleDiscrim
 from cyclegan_jax.models.generators import GENERATORS
 from cyclegan_jax.models.layers import LayerConfig
 from cyclegan_jax.models.protocol import check_discriminator_size, check_generator_size
+from cyclegan_jax.ops import Form
 from cyclegan_jax.optimizers import OPTIMIZERS
 from cyclegan_jax.schedules import SCHEDULES, ReducedOnPlateau, Timeline, total_steps
 from cyclegan_jax.state import Networks, TrainState, create_state
@@ -32,6 +33,8 @@ from cyclegan_jax.utils.registry import build, lookup
 
 # Terms of the generators' loss, which extra losses must not be called.
 _TERMS = ("adversarial_ab", "adversarial_ba", "cycle_a", "cycle_b", "identity_a", "identity_b")
+# Forms of the operations for `kernels`; None for that of the backend.
+KERNELS: dict[str, Form | None] = {"xla": None, "triton": "triton"}
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 
 
@@ -184,6 +187,7 @@ def build_model(config: Any, pairs_per_epoch: int, devices: int | None = None) -
         micro_batches=micro_batches,
         average_decay=config.average_decay,
         axis_name=axis_name,
+        form=KERNELS[config.kernels],
     )
 
 

@@ -37,6 +37,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 
 CHOICES: dict[str, Collection[Any]] = {
     "precision": ("float32", "bfloat16", "float64"),
+    "kernels": ("xla", "triton"),
     "update_first": ("generators", "discriminators"),
     "discriminator_steps": ("joint", "real_then_fake"),
     "loss.identity_step": ("joint", "separate"),
@@ -209,12 +210,13 @@ def from_flag(flag: flags.FlagHolder) -> ConfigDict:
     return config
 
 
-def check(config: ConfigDict, devices: int = 1) -> None:
+def check(config: ConfigDict, devices: int = 1, backend: str = "gpu") -> None:
     """Raise UserError for the first field that is unknown, has a wrong type, or a wrong value.
 
     Args:
         config: See `default_config.py`.
         devices: Number of devices of all processes that share a batch.
+        backend: What they are: cpu, gpu.
     """
     known = flatten(get_config())
     values = flatten(config)
@@ -246,6 +248,11 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     for rule in _RULES:
         rule(config)
     _check_devices(config, devices)
+    if config.kernels == "triton" and backend != "gpu":
+        raise UserError(
+            f"config.kernels: expected xla on a {backend}, got triton, which needs an NVIDIA GPU "
+            "(jax.devices() lists what JAX finds)"
+        )
 
 
 def _check_bounded_scores(config: ConfigDict) -> None:

@@ -29,6 +29,10 @@ def get_config() -> ConfigDict:
     # Arithmetic of the networks: float32, bfloat16 (parameters, norm statistics and losses stay
     # float32), or float64 (slow; for comparing implementations).
     c.precision = "float32"
+    # Kernels of training: xla, or triton (NVIDIA GPUs only), which computes an instance norm and
+    # what surrounds it in one kernel where a feature map is small enough, 64x64. Its speed has not
+    # been measured: compare both.
+    c.kernels = "xla"
     # Work directory of another run whose networks to start from. A checkpoint of this run's own
     # takes precedence.
     c.init_from = ""

@@ -20,7 +20,7 @@ from cyclegan_jax.losses import (
 )
 from cyclegan_jax.models.bound import BoundNetwork
 from cyclegan_jax.models.layers import fold_in
-from cyclegan_jax.ops import in_default_layout
+from cyclegan_jax.ops import Form, default_form, in_default_layout
 from cyclegan_jax.schedules import ReducedOnPlateau
 from cyclegan_jax.state import DISCRIMINATORS, GENERATORS, Networks, TrainState, subset
 from cyclegan_jax.utils.image_io import to_float
@@ -51,6 +51,7 @@ class CycleGAN(NamedTuple):
             other; None for pairs one by one.
         average_decay: Decay of the running averages of the generators, where the state has them.
         axis_name: The device axis over which batches are sharded; None on a single device.
+        form: The form of the operations; None for that of the backend.
     """
 
     networks: Networks
@@ -69,8 +70,21 @@ class CycleGAN(NamedTuple):
     micro_batches: int | None = 1
     average_decay: float = 0.0
     axis_name: str | None = None
+    form: Form | None = None
 
 
+def in_form_of_model(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace a function of a keyword argument `model` in the form of the model."""
+
+    @functools.wraps(step)
+    def traced(*args: Any, model: CycleGAN) -> Any:
+        with default_form(model.form):
+            return step(*args, model=model)
+
+    return traced
+
+
+@in_form_of_model
 def train_step(
     state: TrainState, batch: Batch, frozen: dict[str, Any] | None = None, *, model: CycleGAN
 ) -> tuple[TrainState, Metrics]:

@@ -60,7 +60,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             later, a loss is not finite or a checkpoint cannot be written.
         InterruptedRun: After SIGINT, SIGTERM or SIGHUP, once the state is saved.
     """
-    config_lib.check(config, jax.device_count())
+    config_lib.check(config, jax.device_count(), jax.default_backend())
     jax.config.update("jax_enable_x64", config.precision == "float64")
     check_workdir(config, workdir)
     sources = data.open_sources(config.data)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cyclegan_jax.models.deferred import normed
 from cyclegan_jax.models.layers import (
     Conv,
     LayerConfig,
@@ -67,18 +68,16 @@ class PatchDiscriminator(Discriminator):
         strides = [2] * self.layers + [1] * self.closing
         y = x
         for i, stride in enumerate(strides):
-            normed = i > 0 or self.first_norm
+            has_norm = i > 0 or self.first_norm
             y = conv(
                 self.width * min(2**i, 8),
                 stride=stride,
                 padding=self.padding,
                 use_bias=i == 0 or (self.inner_bias and config.bias_before_norm),
-                normed=normed,
+                normed=has_norm,
                 name=f"conv_{i}",
             )(y)
-            if normed:
-                y = config.build_norm(name=f"norm_{i}")(y)
-            y = leaky_relu(y)
+            y = normed(config, f"norm_{i}", y, leaky_relu) if has_norm else leaky_relu(y)
         if self.dense:
             y = DenseUnit(config, name="dense")(y)
         else:
@@ -118,7 +117,7 @@ class PixelDiscriminator(Discriminator):
         bias = config.bias_before_norm
         y = leaky_relu(Conv(self.width, 1, config, name="conv_0")(x))
         y = Conv(2 * self.width, 1, config, use_bias=bias, normed=True, name="conv_1")(y)
-        y = leaky_relu(config.build_norm(name="norm_1")(y))
+        y = normed(config, "norm_1", y, leaky_relu)
         y = Conv(1, 1, config, use_bias=bias, name="conv_2")(y)
         y = y.astype(config.param_dtype)
         return nn.sigmoid(y) if self.sigmoid else y

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cyclegan_jax.models.deferred import added, convolved, defer, plain
 from cyclegan_jax.models.layers import LayerConfig, fold_in
 from cyclegan_jax.models.layers import dropout as apply_dropout
 
@@ -102,10 +103,15 @@ class FlaxOps:
         """Implement `Ops.layer`."""
         config: LayerConfig = self.module.config
 
-        def compute(_: nn.Module, keys: Array | None, *inputs: Array) -> Array:
-            y = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
+        def compute(_: nn.Module, keys: Array | None, *inputs: Any) -> Any:
+            if len(inputs) > 1:
+                inputs = (jnp.concatenate([plain(x) for x in inputs], axis=-1),)
+            y, convolution = convolved(inputs[0], conv)
             y = y if pre_activation is None else pre_activation(y)
-            y = conv(name=name, normed=norm is not None)(y)
+            y = convolution(name=name, normed=norm is not None)(y)
+            deferred = None if norm is None or keys is not None else defer(config, y, activation)
+            if deferred is not None:
+                return deferred
             y = y if norm is None else config.build_norm(name=norm)(y)
             y = y if activation is None else activation(y)
             return apply_dropout(y, dropout, keys)
@@ -115,21 +121,25 @@ class FlaxOps:
     def block(self, x: Array, block: LayerFactory, name: str) -> Array:
         """Implement `Ops.block`."""
 
-        def compute(_: nn.Module, keys: Array | None, x: Array) -> Array:
+        def compute(_: nn.Module, keys: Array | None, x: Any) -> Any:
             return block(name=name)(x, keys)
 
         return self._run(compute, self._next_keys(1.0), x)
 
     def add(self, x: Array, y: Array) -> Array:
         """Implement `Ops.add`."""
-        return x + y
+        return added(x, y)
 
     def output(self, x: Array) -> Array:
         """Implement `Ops.output`."""
-        return nn.tanh(x.astype(self.module.config.param_dtype))
+        return nn.tanh(plain(x).astype(self.module.config.param_dtype))
 
-    def _run(self, compute: Callable[..., Array], *args: Any) -> Array:
-        return (nn.remat(compute) if self.remat else compute)(self.module, *args)
+    def _run(self, compute: Callable[..., Any], *args: Any) -> Any:
+        if not self.remat:
+            return compute(self.module, *args)
+        # What is recomputed is a function of arrays.
+        recomputed = nn.remat(lambda module, *args: plain(compute(module, *args)))
+        return recomputed(self.module, *map(plain, args))
 
     def _next_keys(self, rate: float) -> Array | None:
         """Return keys that no other layer of the module draws from."""

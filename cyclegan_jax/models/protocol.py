@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from cyclegan_jax.models.forward import FlaxOps, Ops, X
 from cyclegan_jax.models.layers import mixes_images
+from cyclegan_jax.ops.forms import chosen_form, default_form
 from cyclegan_jax.utils.errors import UserError
 
 Array = jax.Array
@@ -125,12 +126,14 @@ def features(
         KeyError: The network has no submodule of that name.
     """
     args = (x,) if keys is None else (x, keys)
-    _, captured = network.apply(
-        {"params": params},
-        *args,
-        capture_intermediates=lambda module, _: "/".join(module.path) in layers,
-        mutable=["intermediates"],
-    )
+    # Where a kernel computes several layers at once, their outputs do not exist.
+    with default_form("direct" if chosen_form() == "triton" else None):
+        _, captured = network.apply(
+            {"params": params},
+            *args,
+            capture_intermediates=lambda module, _: "/".join(module.path) in layers,
+            mutable=["intermediates"],
+        )
     result = {}
     for name in layers:
         node = captured["intermediates"]

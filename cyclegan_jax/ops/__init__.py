@@ -3,7 +3,14 @@
 from cyclegan_jax.ops.convolution import convolve, convolve_transposed
 from cyclegan_jax.ops.forms import Form, default_form
 from cyclegan_jax.ops.layout import in_default_layout
-from cyclegan_jax.ops.norm import Raised, inverse_deviation, normalise
+from cyclegan_jax.ops.norm import (
+    Raised,
+    fits_kernel,
+    inverse_deviation,
+    normalise,
+    normalise_padded,
+)
+from cyclegan_jax.ops.padding import pad_reflected
 
 __all__ = [
     "Form",
@@ -11,7 +18,10 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "default_form",
+    "fits_kernel",
     "in_default_layout",
     "inverse_deviation",
     "normalise",
+    "normalise_padded",
+    "pad_reflected",
 ]

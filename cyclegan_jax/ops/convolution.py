@@ -68,7 +68,7 @@ def convolve(
     if pad_mode == "reflect":
         x = pad_reflected(x, *padding, form)
         padding = _NO_PADDING
-    if chosen_form(form) == "direct":
+    if chosen_form(form) != "cpu":
         return _plain(x, kernel, stride, padding)
     _, height, width, _ = x.shape
     geometry = Geometry(stride, padding, (height, width), (kernel.shape[0], kernel.shape[1]))
@@ -100,7 +100,7 @@ def convolve_transposed(
     start, end = crop
     size = kernel.shape[0]
     height, width = (2 * (n - 1) + size - start - end for n in x.shape[1:3])
-    if chosen_form(form) == "direct":
+    if chosen_form(form) != "cpu":
         return _transposed(crop, x, kernel)
     # The input gradient of a convolution of stride 2, which never reads rows past the full result.
     after = max(end, -1)

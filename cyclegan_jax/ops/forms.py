@@ -1,4 +1,8 @@
-"""The forms of an operation: the same result, computed as its backend runs fast."""
+"""The forms of an operation: the same result, computed as its backend runs fast.
+
+"direct" is for GPUs, "cpu" for CPUs. "triton" is "direct" with kernels of our own for instance
+norms (`ops.pallas_norm`); no backend has it by default.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +12,18 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-Form = Literal["direct", "cpu"]
+Form = Literal["direct", "cpu", "triton"]
 
 _default: ContextVar[Form | None] = ContextVar("default", default=None)
 
 
 @contextmanager
-def default_form(form: Form) -> Iterator[None]:
-    """Trace operations in this form, for programs that another backend will run."""
-    token = _default.set(form)
+def default_form(form: Form | None) -> Iterator[None]:
+    """Trace operations in this form, for programs that another backend will run.
+
+    None leaves the form as it is.
+    """
+    token = _default.set(form or _default.get())
     try:
         yield
     finally:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cyclegan_jax.ops import pallas_norm
 from cyclegan_jax.ops.forms import chosen_form, widened
+from cyclegan_jax.ops.pallas_norm import normalise_padded as normalise_padded
 
 Raised = Literal["variance", "deviation"]
 
@@ -28,6 +30,11 @@ def normalise(x: jax.Array, epsilon: float, raised: Raised = "variance") -> jax.
         # On CPUs automatic differentiation is better: it makes an update 3 per cent faster.
         return _forward(x, epsilon, raised)[0]
     return _normalised(x, epsilon, raised)
+
+
+def fits_kernel(x: jax.Array) -> bool:
+    """Return whether `normalise_padded` is the form to use for a feature map [B, H, W, C]."""
+    return chosen_form() == "triton" and pallas_norm.fits(x)
 
 
 def inverse_deviation(

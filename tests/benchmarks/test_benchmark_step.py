@@ -195,6 +195,8 @@ def test_options_of_a_form_are_set_in_the_configuration():
     config = Updates().config(Cell(64, 4), form)
     assert (config.precision, config.batch_size, config.micro_batches) == ("bfloat16", 4, 4)
     assert config.generator.remat and config.steps_per_dispatch == 8
+    assert config.kernels == "xla"
+    assert Updates().config(Cell(64, 4), parse_form("ours_float32+triton")).kernels == "triton"
     config = Updates().config(Cell(64, 4), TORCH)
     assert (config.micro_batches, config.generator.remat) == (None, False)
 

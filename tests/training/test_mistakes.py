@@ -96,6 +96,8 @@ def test_help():
             "config.optimizer.learning_rate: expected at least 0, got -1.0",
         ),
         ("optimizer.beta1", 1.0, "config.optimizer.beta1: expected a number below 1, got 1.0"),
+        ("kernels", "triton", "config.kernels: expected xla on a cpu, got triton, which needs an"),
+        ("kernels", "cuda", "config.kernels: expected one of xla, triton, got"),
         ("generator.variant", "resnet7", "expected one of resnet3, resnet6, resnet9"),
         ("generator.variant", "unet128", "multiples of 128 and at least 128, got images of 32x32"),
         ("discriminator.layers", 5, "expected sides of at least 96, got images of 32x32"),

@@ -236,6 +236,20 @@ def test_is_traced_without_asking_for_the_backend(
     assert tracers == [True]
 
 
+@pytest.mark.parametrize(("kernels", "expected"), [("xla", False), ("triton", True)])
+def test_kernels_of_the_configuration(kernels, expected):
+    """The update has kernels of ours if configured, whichever form is the default."""
+    config = tiny_config()
+    config.kernels = kernels
+    config.generator.width = 8
+    model = build_model(config, PAIRS)
+    with ops.default_form("direct"):
+        step = functools.partial(train_step, model=model)
+        jaxpr = jax.make_jaxpr(step)(start_state(config), noise_batches(1)[0])
+        assert ("pallas_call" in str(jaxpr)) == expected
+        assert ops.forms.chosen_form() == "direct"
+
+
 def test_norm_is_that_of_all_numbers():
     """The norm of a tree is NumPy's of all its numbers, whatever the arrays' ranks."""
     rng = np.random.default_rng(0)
