@@ -21,6 +21,7 @@ from cyclegan_jax.losses import Metrics
 from cyclegan_jax.state import KEY_TYPE, TrainState
 from cyclegan_jax.step import Batch, CycleGAN, train_step
 from cyclegan_jax.utils.errors import UserError
+from cyclegan_jax.utils.memory import release_free_memory
 
 # Seconds that the first process of a run waits for the others.
 PATIENCE = 300.0
@@ -217,7 +218,7 @@ def compile_step(
 
     def transform(update: Callable[..., Any]) -> Callable[..., Any]:
         if mesh is None:
-            return jax.jit(update, donate_argnums=0)
+            return _compiled_apart(jax.jit(update, donate_argnums=0))
         return _with_plain_key(
             update,
             axis_name=DEVICE_AXIS,
@@ -240,6 +241,24 @@ def compile_step(
             if state.step.sharding != replicated:
                 state = jax.device_put(state, replicated)
         return (one if placed.updates == 1 else several)(state, placed.arrays, frozen)
+
+    return run
+
+
+def _compiled_apart(function: Any) -> Callable[..., Any]:
+    """Give the compiler's memory back before a jitted function runs for the first time.
+
+    Args:
+        function: Result of `jax.jit`; of its arguments, only the second may change its shapes.
+    """
+    compiled: dict[Any, Any] = {}
+
+    def run(state: Any, batch: Any, frozen: Any) -> Any:
+        shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
+        if shapes not in compiled:
+            compiled[shapes] = function.lower(state, batch, frozen).compile()
+            release_free_memory()
+        return compiled[shapes](state, batch, frozen)
 
     return run
 

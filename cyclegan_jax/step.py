@@ -77,9 +77,9 @@ def in_form_of_model(step: Callable[..., Any]) -> Callable[..., Any]:
     """Trace a function of a keyword argument `model` in the form of the model."""
 
     @functools.wraps(step)
-    def traced(*args: Any, model: CycleGAN) -> Any:
+    def traced(*args: Any, model: CycleGAN, **options: Any) -> Any:
         with default_form(model.form):
-            return step(*args, model=model)
+            return step(*args, model=model, **options)
 
     return traced
 

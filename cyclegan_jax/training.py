@@ -35,7 +35,6 @@ from cyclegan_jax.step import Batch
 from cyclegan_jax.utils.atomic import TEMPORARY, write_text
 from cyclegan_jax.utils.errors import UserError
 from cyclegan_jax.utils.interrupt import InterruptedRun, StopRequest
-from cyclegan_jax.utils.memory import release_free_memory
 
 # Files that a start that failed early leaves in a work directory; see also `utils.atomic`.
 _LEFTOVERS = {".lock", "checkpoints", ".config.json.tmp"}
@@ -128,8 +127,6 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
             if config.sample_at_start and start == 0 and step <= config.steps_per_dispatch:
                 writer.samples(state, batch)
             state, metrics = step_fn(state, placed)
-            if step <= start + config.steps_per_dispatch:
-                release_free_memory()  # of the compiler
             stop.current = "this update"
             prefetcher.track(metrics)
             writer.add(step, metrics)

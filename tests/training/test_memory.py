@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
+from cyclegan_jax import distributed
 from cyclegan_jax.utils import command
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +19,7 @@ TOO_MANY = 2**48
 # Runs main.py with a training loop that allocates as much.
 TRAINING = f"""
 import runpy, sys
+import jax
 import jax.numpy as jnp
 from cyclegan_jax import training
 
@@ -52,3 +55,22 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(FloatingPointError):
         command.run(fail, "give --tile")
+
+
+def test_memory_of_the_compiler(monkeypatch):
+    """It goes back to the system before the first update, once for each shape of the batch."""
+    events = []
+    monkeypatch.setattr(distributed, "release_free_memory", lambda: events.append("released"))
+
+    def update(state, batch, frozen):
+        jax.debug.callback(lambda: events.append("ran"))
+        return state + batch.sum(), frozen
+
+    run = distributed._compiled_apart(jax.jit(update))
+    state = jnp.zeros(())
+    for pairs in (1, 1, 2, 1):
+        state, _ = run(state, jnp.ones(pairs), None)
+        jax.block_until_ready(state)
+        jax.effects_barrier()
+    assert state == 5
+    assert events == ["released", "ran", "ran", "released", "ran", "ran"]

@@ -36,6 +36,7 @@ COMMAND_LINES = {
 # Imports JAX once, which starts no threads before its first use, and runs main.py in forks.
 FORKS = """
 import os, runpy, sys
+os.environ["GLIBC_TUNABLES"] = ""  # so that main.py does not start this program anew
 import jax
 from ml_collections import config_flags
 from cyclegan_jax import config, distributed
